@@ -1,0 +1,75 @@
+"""Write files whole or not at all, and tell whether two are the same."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from nebula_utils.errors import CacheError
+
+
+@contextlib.contextmanager
+def write_atomic(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; rename it to ``path`` on success.
+
+    Parameters
+    ----------
+    path : Path
+        Where the finished file shall stand; its folder is made if needed.
+
+    Yields
+    ------
+    Path
+        A temporary name in the same folder, with the same suffix. What stands
+        there when the block ends replaces ``path`` in one step; after an error
+        or an interruption it is removed and ``path`` is as it was before.
+
+    Raises
+    ------
+    CacheError
+        If the folder can't be written or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem[:80]}.", suffix=path.suffix, dir=path.parent
+        )
+        os.close(handle)
+    except OSError as error:
+        raise CacheError(_explain(error, path)) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes private files; give ours the mode that open() would.
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise CacheError(_explain(error, path)) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def compute_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _umask() -> int:
+    # There is no way to read the mask but to set it.
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _explain(error: OSError, path: Path) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        advice = "the disk is full: free some space"
+    else:
+        advice = f"{error.strerror}: make the folder writable"
+    return f"can't write {path} ({advice}, or set NEBULA_CACHE to another folder)"
