@@ -1,0 +1,507 @@
+"""Change the colours of a picture and keep its structure, or measure its palette.
+
+Brightness here is luma, Y' = 0.2126 R' + 0.7152 G' + 0.0722 B' (Rec. ITU-R BT.709),
+of the sRGB-*encoded* values. It is not luminance in linear light, for three reasons:
+astronomical pictures are stretched by hand, so that nothing tells how to get back to
+linear light; the networks see encoded values; and luma is linear in them, so that
+most interventions below keep it *exactly*: the colour changes, the greyscale
+picture doesn't. Where a colour of that brightness doesn't exist on a screen it is
+made paler, never darker or lighter.
+
+Every intervention is a function images -> images: float32 in [0, 1], RGB, of shape
+(..., h, w, 3); it copies, so the input is left as it was.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nebula_utils.errors import ImageError
+
+Images = NDArray[np.float32]
+Intervention = Callable[[Images], Images]
+Colour = Sequence[float] | NDArray[np.floating]
+
+LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. ITU-R BT.709
+
+# Tints, after hydrogen emission, reflection nebulae, and dust or the Hubble palette.
+RED = (1.0, 0.20, 0.18)
+BLUE = (0.25, 0.50, 1.0)
+GOLD = (1.0, 0.72, 0.20)
+
+PALETTES = ("mono", "red", "blue", "mixed")
+# Checked by eye on contact sheets of the default textures; see compute_palette.
+MONO_CHROMA = 0.12
+LEANING = 0.06
+_WARM_SECTOR = (60.0, 165.0)  # degrees in the (Cb, Cr) plane; pure red lies at 103
+_COLD_SECTOR = (-90.0, 15.0)  # pure blue lies at -5, cyan at -77
+
+
+def to_grey(images: Images) -> Images:
+    """Take the colour away: every channel becomes the luma.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (..., h, w, 3)
+        Pictures, sRGB-encoded, in [0, 1].
+
+    Returns
+    -------
+    ndarray of float32, shape (..., h, w, 3)
+        Three equal channels. Applied twice it changes nothing more.
+
+    Raises
+    ------
+    ImageError
+        If the array isn't floating point or has no three channels at its end.
+    """
+    luma = _luma(_check(images))
+    return np.repeat(luma[..., np.newaxis], 3, axis=-1)
+
+
+def tint(images: Images, rgb: Colour, amount: float = 1.0) -> Images:
+    """Paint pictures in shades of one colour and keep the luma of every pixel.
+
+    Dark pixels go towards black, pixels brighter than the tint itself towards white.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (..., h, w, 3)
+        Pictures, sRGB-encoded, in [0, 1].
+    rgb : sequence of 3 floats
+        The colour, in [0, 1], not black: `RED`, `BLUE`, `GOLD` or one's own.
+    amount : float, default 1
+        1 replaces the colours, 0 leaves them; between the two a partial tint.
+
+    Returns
+    -------
+    ndarray of float32, shape (..., h, w, 3)
+        ``to_grey`` of the result equals ``to_grey`` of the input.
+
+    Raises
+    ------
+    ImageError
+        If the array isn't floating point or has no three channels at its end.
+    ValueError
+        If `rgb` isn't three numbers, or is black.
+    """
+    images = _check(images)
+    colour = np.asarray(rgb, np.float32)
+    if colour.shape != (3,) or not float(colour @ LUMA) > 0:
+        raise ValueError(f"a tint is three numbers and not black, got {rgb!r}")
+    luma = _luma(images)
+    offset = colour / (colour @ LUMA) - 1
+    # Every pixel has the same hue, so one limit a pixel keeps all channels below 1.
+    strength = np.minimum(luma, (1 - luma) / max(float(offset.max()), 1e-6))
+    painted = luma[..., np.newaxis] + strength[..., np.newaxis] * offset
+    if amount != 1:
+        painted = images + np.float32(amount) * (painted - images)
+    return np.clip(painted, 0, 1, out=painted)
+
+
+def white_balance(images: Images, gains: Colour) -> Images:
+    """Multiply the channels by gains, as a wrong white balance or an airglow does.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (..., h, w, 3)
+        Pictures, sRGB-encoded, in [0, 1].
+    gains : sequence of 3 floats
+        Positive factors of R, G, B; scaled so that the luma of a grey pixel stays.
+
+    Returns
+    -------
+    ndarray of float32, shape (..., h, w, 3)
+        Clipped at 1, as an overexposed channel is.
+
+    Raises
+    ------
+    ImageError
+        If the array isn't floating point or has no three channels at its end.
+    """
+    factors = np.asarray(gains, np.float32)
+    return np.minimum(_check(images) * (factors / (factors @ LUMA)), np.float32(1))
+
+
+def saturate(images: Images, factor: float) -> Images:
+    """Multiply the chroma (the distance from grey) and keep the luma.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (..., h, w, 3)
+        Pictures, sRGB-encoded, in [0, 1].
+    factor : float
+        0 gives grey, 1 changes nothing, 2 doubles the saturation.
+
+    Returns
+    -------
+    ndarray of float32, shape (..., h, w, 3)
+        Colours that a screen can't show are paler than asked, of the same luma.
+
+    Raises
+    ------
+    ImageError
+        If the array isn't floating point or has no three channels at its end.
+    """
+    images = _check(images)
+    luma = _luma(images)
+    return _compose(luma, (images - luma[..., np.newaxis]) * np.float32(factor))
+
+
+def rotate_hue(images: Images, degrees: float) -> Images:
+    """Turn every hue by one angle in the (Cb, Cr) plane of BT.709; keep the luma.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (..., h, w, 3)
+        Pictures, sRGB-encoded, in [0, 1].
+    degrees : float
+        The angle; 180 makes red cyan and blue yellow.
+
+    Returns
+    -------
+    ndarray of float32, shape (..., h, w, 3)
+        Colours that a screen can't show are paler than asked, of the same luma.
+
+    Raises
+    ------
+    ImageError
+        If the array isn't floating point or has no three channels at its end.
+    """
+    images = _check(images)
+    turned = images.reshape(-1, 3) @ _rotation(degrees).T
+    return _compose(_luma(images), turned.reshape(images.shape))
+
+
+def swap_channels(images: Images, order: Sequence[int] = (2, 1, 0)) -> Images:
+    """Put the channels in another order.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (..., h, w, 3)
+        Pictures, sRGB-encoded, in [0, 1].
+    order : sequence of 3 ints, default (2, 1, 0)
+        Channel i of the result is channel ``order[i]`` of the input; the default
+        exchanges red and blue.
+
+    Returns
+    -------
+    ndarray of float32, shape (..., h, w, 3)
+        Its luma differs from that of the input wherever there was colour.
+
+    Raises
+    ------
+    ImageError
+        If the array isn't floating point or has no three channels at its end.
+    ValueError
+        If `order` isn't a permutation of 0, 1, 2.
+    """
+    if sorted(order) != [0, 1, 2]:
+        raise ValueError(f"order is a permutation of 0, 1, 2; got {order!r}")
+    # Contiguous, unlike images[..., order]; np.take is slower.
+    return np.stack([_check(images)[..., i] for i in order], axis=-1)
+
+
+def apply_palette(images: Images, palette: str) -> Images:
+    """Recolour broad-band pictures roughly as narrow-band ones are presented.
+
+    H-alpha (656 nm) is taken from the red channel and [O III] (496, 501 nm) from the
+    mean of green and blue. [S II] (672, 673 nm) can't be told from H-alpha in a red
+    channel; it is *assumed* to follow H-alpha and to fade where oxygen is ionised
+    ([S II]/H-alpha falls as the ionisation rises, e.g. Osterbrock & Ferland 2006,
+    ch. 5): S = 2 Ha² / (Ha + O). So grey pixels, stars and dust, stay grey, hydrogen
+    turns gold and oxygen teal, as on well-known pictures. A palette for training and
+    tests of a classifier: no measure of any line.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (..., h, w, 3)
+        Pictures, sRGB-encoded, in [0, 1].
+    palette : {"SHO", "HOO"}
+        Which line feeds red, green, blue: S sulphur, H hydrogen, O oxygen.
+
+    Returns
+    -------
+    ndarray of float32, shape (..., h, w, 3)
+        Recoloured pictures.
+
+    Raises
+    ------
+    ImageError
+        If the array isn't floating point or has no three channels at its end.
+    ValueError
+        If the palette is unknown.
+    """
+    images = _check(images)
+    hydrogen = images[..., 0]
+    oxygen = (images[..., 1] + images[..., 2]) / 2
+    if palette == "HOO":
+        return np.stack([hydrogen, oxygen, oxygen], axis=-1)
+    if palette == "SHO":
+        sulphur = 2 * hydrogen**2 / np.maximum(hydrogen + oxygen, np.float32(1e-6))
+        return np.stack([np.minimum(sulphur, 1), hydrogen, oxygen], axis=-1)
+    raise ValueError(f'palette is "SHO" or "HOO", got {palette!r}')
+
+
+def stretch(images: Images, softening: float) -> Images:
+    """Lift faint parts by an inverse hyperbolic sine, all channels alike.
+
+    After Lupton et al. 2004 (PASP 116, 133), but on encoded values: a further
+    stretch on top of the one a published picture already has.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (..., h, w, 3)
+        Pictures, sRGB-encoded, in [0, 1].
+    softening : float
+        Positive; the larger, the stronger. Near 0 nothing changes.
+
+    Returns
+    -------
+    ndarray of float32, shape (..., h, w, 3)
+        Black stays black and white stays white.
+
+    Raises
+    ------
+    ImageError
+        If the array isn't floating point or has no three channels at its end.
+    """
+    factor = np.float32(softening)
+    scaled = np.arcsinh(_check(images) * factor) / np.arcsinh(factor)
+    return np.minimum(scaled, np.float32(1))
+
+
+def adjust_gamma(images: Images, gamma: float) -> Images:
+    """Raise every channel to a power: above 1 darker, below 1 lighter.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (..., h, w, 3)
+        Pictures, sRGB-encoded, in [0, 1].
+    gamma : float
+        Positive exponent.
+
+    Returns
+    -------
+    ndarray of float32, shape (..., h, w, 3)
+        Black stays black and white stays white.
+
+    Raises
+    ------
+    ImageError
+        If the array isn't floating point or has no three channels at its end.
+    """
+    return np.power(_check(images), np.float32(gamma))
+
+
+# The fixed set of the reports and of the strip "what would change the answer".
+COUNTERFACTUALS: dict[str, Intervention] = {
+    "grey": to_grey,
+    "saturated": partial(saturate, factor=2.0),
+    "red": partial(tint, rgb=RED),
+    "blue": partial(tint, rgb=BLUE),
+    "gold": partial(tint, rgb=GOLD),
+    "swapped": swap_channels,
+    "hue180": partial(rotate_hue, degrees=180.0),
+    "SHO": partial(apply_palette, palette="SHO"),
+    "HOO": partial(apply_palette, palette="HOO"),
+    "warm": partial(white_balance, gains=(1.25, 1.0, 0.7)),
+    "cool": partial(white_balance, gains=(0.75, 1.0, 1.3)),
+    "stretch": partial(stretch, softening=4.0),
+    "gamma": partial(adjust_gamma, gamma=1.5),
+}
+REPORTED = ("grey", "saturated", "red", "blue", "gold", "swapped")
+
+
+def randomise_colour(
+    images: Images,
+    random_state: int,
+    strength: float = 1.0,
+    indices: Sequence[int] | None = None,
+) -> Images:
+    """Make one copy a picture with colours drawn at random, for training.
+
+    A quarter of the copies is grey, a quarter has a tint of random hue, whole or
+    partial; the rest has another saturation, turned hues, and sometimes exchanged
+    channels. Half of the coloured copies gets another white balance, and all get
+    another gamma, a third a further stretch.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (n, h, w, 3)
+        Pictures, sRGB-encoded, in [0, 1].
+    random_state : int
+        Seed, 0 or larger.
+    strength : float, default 1
+        From 0 (nothing changes) to 1: scales every probability and every width.
+    indices : sequence of n ints, optional
+        What tells the pictures apart, 0 to n − 1 by default. The draw depends on
+        `random_state` and this number only, so batches may be cut in any way.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, h, w, 3)
+        The copies.
+
+    Raises
+    ------
+    ImageError
+        If the array isn't floating point of shape (n, h, w, 3).
+    ValueError
+        If there aren't as many indices as pictures.
+    """
+    images = _check(images)
+    if images.ndim != 4:
+        raise ImageError(f"give pictures as (n, h, w, 3), got {images.shape}")
+    copies = np.empty_like(images)
+    numbers = range(len(images)) if indices is None else indices
+    for copy, image, number in zip(copies, images, numbers, strict=True):
+        rng = np.random.default_rng([random_state, int(number)])
+        copy[...] = _randomise_one(image, rng, strength)
+    return copies
+
+
+def measure_chroma(image: Images) -> float:
+    """Return how colourful a picture is, whatever its brightness.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (h, w, 3)
+        A picture, sRGB-encoded, in [0, 1].
+
+    Returns
+    -------
+    float
+        Sum of max(R, G, B) − min(R, G, B) over the sum of max(R, G, B): the
+        saturation of HSV, weighted by brightness. 0 is grey (and black), 1 pure hue.
+
+    Raises
+    ------
+    ImageError
+        If the array isn't floating point or has no three channels at its end.
+    """
+    red, green, blue = np.moveaxis(_check(image), -1, 0)
+    largest = np.maximum(np.maximum(red, green), blue)
+    smallest = np.minimum(np.minimum(red, green), blue)
+    total = float(largest.sum(dtype=np.float64))
+    return float((largest - smallest).sum(dtype=np.float64)) / total if total else 0.0
+
+
+def compute_palette(image: Images) -> str:
+    """Put a picture into one of four palettes, the groups of the colour analysis.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (h, w, 3)
+        A picture, sRGB-encoded, in [0, 1].
+
+    Returns
+    -------
+    str
+        One of `PALETTES`: "mono" if `measure_chroma` is below `MONO_CHROMA`; "red"
+        (with orange and magenta) or "blue" (with teal) if the mean colour lies
+        there and is at least `LEANING` (mean chroma vector in the (Cb, Cr) plane
+        over mean luma) away from grey; else "mixed" (with green and yellow).
+
+    Raises
+    ------
+    ImageError
+        If the array isn't floating point or has no three channels at its end.
+    """
+    image = _check(image)
+    if measure_chroma(image) < MONO_CHROMA:
+        return "mono"
+    red, green, blue = image.reshape(-1, 3).mean(axis=0, dtype=np.float64)
+    luma = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    cb, cr = (blue - luma) / 1.8556, (red - luma) / 1.5748
+    if np.hypot(cb, cr) < LEANING * luma:
+        return "mixed"
+    angle = float(np.degrees(np.arctan2(cr, cb)))
+    if _WARM_SECTOR[0] <= angle <= _WARM_SECTOR[1]:
+        return "red"
+    return "blue" if _COLD_SECTOR[0] <= angle <= _COLD_SECTOR[1] else "mixed"
+
+
+def _check(images: Images) -> Images:
+    array = np.asarray(images)
+    if array.ndim < 3 or array.shape[-1] != 3 or array.dtype.kind != "f":
+        raise ImageError(
+            "pictures are floating point in [0, 1] of shape (..., h, w, 3), got "
+            f"{array.dtype} {array.shape}: divide 8-bit pictures by 255 first"
+        )
+    return array.astype(np.float32, copy=False)
+
+
+def _luma(images: Images) -> Images:
+    # Written so that r = g = b gives that very number, without rounding.
+    blue = images[..., 2]
+    return (
+        LUMA[0] * (images[..., 0] - blue) + LUMA[1] * (images[..., 1] - blue) + blue
+    ).clip(0, 1)
+
+
+def _compose(luma: Images, chroma: Images) -> Images:
+    """Add luma and chroma, the latter shortened until all channels are in [0, 1]."""
+    tiny = np.float32(1e-9)
+    red, green, blue = chroma[..., 0], chroma[..., 1], chroma[..., 2]
+    highest = np.maximum(np.maximum(red, green), blue)
+    lowest = np.minimum(np.minimum(red, green), blue)
+    limit = np.minimum(
+        (1 - luma) / np.maximum(highest, tiny), luma / np.maximum(-lowest, tiny)
+    )
+    chroma = chroma * np.minimum(limit, np.float32(1))[..., np.newaxis]
+    chroma += luma[..., np.newaxis]
+    return np.clip(chroma, 0, 1, out=chroma)
+
+
+def _rotation(degrees: float) -> NDArray[np.float32]:
+    """Return the matrix from RGB to turned chroma (RGB − luma), shape (3, 3)."""
+    to_chroma = np.array(
+        [
+            (np.array([0.0, 0.0, 1.0]) - LUMA) / 1.8556,
+            (np.array([1.0, 0.0, 0.0]) - LUMA) / 1.5748,
+        ]
+    )
+    from_chroma = np.array([[0.0, 1.5748], [0.0, 0.0], [1.8556, 0.0]])
+    from_chroma[1] = -(LUMA[0] * from_chroma[0] + LUMA[2] * from_chroma[2]) / LUMA[1]
+    angle = np.radians(degrees)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return (from_chroma @ turn @ to_chroma).astype(np.float32)
+
+
+def _randomise_one(image: Images, rng: np.random.Generator, strength: float) -> Images:
+    kind = rng.random() / strength if strength > 0 else 1.0
+    if kind < 0.25:
+        image = to_grey(image)
+    else:
+        if kind < 0.5:
+            image = _tint_at_random(image, rng)
+        else:
+            image = _shift_at_random(image, rng, strength)
+        if rng.random() < 0.5 * strength:
+            image = white_balance(image, np.exp(rng.normal(0, 0.2 * strength, 3)))
+    if strength > 0:
+        image = adjust_gamma(image, float(np.exp(rng.normal(0, 0.25 * strength))))
+    if rng.random() < 0.33 * strength:
+        image = stretch(image, float(rng.uniform(0.5, 4.0)) * strength)
+    return image
+
+
+def _tint_at_random(image: Images, rng: np.random.Generator) -> Images:
+    hue = rng.uniform(0, 2 * np.pi)
+    wheel = 0.5 + 0.5 * np.cos(hue - np.array([0.0, 2.0, 4.0]) * np.pi / 3)
+    return tint(image, 0.15 + 0.85 * wheel, amount=float(rng.uniform(0.4, 1.0)))
+
+
+def _shift_at_random(
+    image: Images, rng: np.random.Generator, strength: float
+) -> Images:
+    if strength == 0:
+        return image
+    image = rotate_hue(image, float(rng.uniform(-180, 180)) * strength)
+    image = saturate(image, float(np.exp(rng.normal(0, 0.5 * strength))))
+    if rng.random() < 0.3 * strength:
+        image = swap_channels(image, rng.permutation(3).tolist())
+    return image
