@@ -1,0 +1,80 @@
+# `make` or `make help` lists what there is. Needs python3 >= 3.11, make and git.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+PORT ?= 8866
+PYTEST_ARGS ?= -n 2 --dist loadfile
+NOTEBOOKS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
+
+# What keeps two runs equal, and TensorFlow's start-up talk out of the outputs.
+export PYTHONHASHSEED := 0
+export TF_CPP_MIN_LOG_LEVEL := 3
+export TF_DETERMINISTIC_OPS := 1
+export JUPYTER_PREFER_ENV_PATH := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help env reproduce test nbval images lab app lint format lock bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+env: $(STAMP) ## build .venv from requirements.lock (the others do it when needed)
+
+$(STAMP): requirements.lock requirements-uv.txt pyproject.toml scripts/build_venv.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh scripts/build_venv.sh
+
+reproduce: $(STAMP) images ## from nothing to the finished report in reports/
+	@$(BIN)/nebula run
+
+images: $(STAMP) ## get the default images and weights into the cache
+	@$(BIN)/nebula fetch stellarium > /dev/null
+	@$(BIN)/nebula backbone > /dev/null
+
+test: $(STAMP) images ## run every test, the notebooks and the browser included
+	@sh scripts/install_chromium.sh
+	@status=0; $(MAKE) --no-print-directory nbval || status=$$?; \
+	$(BIN)/python -m pytest tests $(PYTEST_ARGS) || status=$$?; exit $$status
+
+# In order of their names and in one process: later notebooks read what earlier
+# ones wrote.
+nbval: $(STAMP) ## compare the committed notebooks' key tables with a fresh run
+	@if [ -z "$(NOTEBOOKS)" ]; then echo "no notebooks to check"; else \
+	$(BIN)/python -m pytest -p no:xdist -p no:cacheprovider --nbval-lax \
+	  --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 900 \
+	  $(NOTEBOOKS); fi
+
+lab: $(STAMP) ## open the notebooks in JupyterLab on 127.0.0.1
+	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
+	  --ServerApp.tornado_settings="{'websocket_max_message_size': 104857600}" \
+	  --LabApp.default_url=/lab/tree/notebooks
+
+app: $(STAMP) ## serve the classifier as a web page on 127.0.0.1 (PORT=8866)
+	@$(BIN)/nebula app --port $(PORT)
+
+lint: $(STAMP) ## check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(STAMP) ## put the code into the house format
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+lock: $(STAMP) ## bring requirements.lock and environment.yml up to pyproject.toml
+	@VENV="$(VENV)" sh scripts/uv.sh pip compile pyproject.toml --all-extras \
+	  --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --custom-compile-command 'make lock' --quiet \
+	  -o requirements.lock
+	@$(BIN)/python scripts/write_environment.py
+
+bench: $(STAMP) images ## measure speed against named baselines
+	@$(BIN)/python benchmarks/run.py
+
+clean: ## remove .venv, executed notebooks and tool caches (not downloads)
+	rm -rf $(VENV) build *.egg-info reports/runs .pytest_cache .mypy_cache \
+	  .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "downloads stay in \$$NEBULA_CACHE (default: your user cache folder, nebula/)"
