@@ -385,7 +385,7 @@ def export_feature_vector(
     tf = import_tensorflow()
     pictures = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
 
-    class MobileNetV1(tf.Module):
+    class MobileNetV1(tf.Module):  # type: ignore[name-defined]
         def __init__(self) -> None:
             super().__init__()
             self.weights = [

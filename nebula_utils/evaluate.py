@@ -1,0 +1,418 @@
+"""Scores whose unit is the nebula, with intervals from resampling nebulae.
+
+Every score is a function of one weight a picture, and takes many sets of weights at
+once: the value uses one set (each nebula counts once, however many pictures it has),
+the interval a thousand sets, one for each resampling of the nebulae. Repeated
+cross-validation enters as rows: a picture predicted in three repeats has three rows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from nebula_utils.config import RANDOM_STATE
+
+N_RESAMPLES = 1000
+N_BINS = 10  # of the calibration error
+MIN_GROUP = 5  # nebulae; a smaller type x palette group can't be scored
+
+Score = dict[str, float | int | None]
+Metric = Callable[["Predictions", np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Out-of-sample answers of one head, and the truth.
+
+    Attributes
+    ----------
+    y_true : ndarray of shape (n_images,), int
+        Index of the true class in ``class_names``.
+    y_proba : ndarray of shape (n_repeats, n_images, n_classes), float
+        Predicted probabilities, once for each repeat of the cross-validation.
+    groups : ndarray of shape (n_images,), str
+        The nebula that each picture shows.
+    class_names : tuple of str
+        One name a class, in the order of the probabilities.
+    accept : ndarray of shape (n_images, n_classes), bool, optional
+        Which answers count as right; default: only ``y_true``.
+    """
+
+    y_true: np.ndarray
+    y_proba: np.ndarray
+    groups: np.ndarray
+    class_names: tuple[str, ...]
+    accept: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the arrays belong together.
+
+        Raises
+        ------
+        ValueError
+            If a shape is wrong or a probability is not one.
+        """
+        n_images, n_classes = len(self.y_true), len(self.class_names)
+        if self.y_proba.ndim != 3 or self.y_proba.shape[1:] != (n_images, n_classes):
+            raise ValueError(
+                f"y_proba has shape {self.y_proba.shape}, expected "
+                f"(n_repeats, {n_images}, {n_classes})"
+            )
+        if len(self.groups) != n_images:
+            raise ValueError(f"{len(self.groups)} groups for {n_images} pictures")
+        if not np.allclose(self.y_proba.sum(-1), 1, atol=1e-3):
+            raise ValueError("the probabilities of some pictures don't sum to 1")
+
+    @property
+    def y_pred(self) -> np.ndarray:
+        """Most probable class, shape (n_repeats, n_images), int."""
+        return self.y_proba.argmax(-1)
+
+    @property
+    def is_right(self) -> np.ndarray:
+        """Whether each answer is accepted, shape (n_repeats, n_images), bool."""
+        if self.accept is None:
+            return self.y_pred == self.y_true
+        return np.take_along_axis(self.accept[None], self.y_pred[..., None], 2)[..., 0]
+
+    def select(self, mask: np.ndarray) -> "Predictions":
+        """Return the predictions of the pictures where ``mask`` is true."""
+        accept = None if self.accept is None else self.accept[mask]
+        return Predictions(
+            self.y_true[mask],
+            self.y_proba[:, mask],
+            self.groups[mask],
+            self.class_names,
+            accept,
+        )
+
+
+def make_weights(
+    groups: np.ndarray,
+    y: np.ndarray,
+    n_resamples: int = N_RESAMPLES,
+    random_state: int = RANDOM_STATE,
+) -> np.ndarray:
+    """Return picture weights: one row for the value, the rest for the interval.
+
+    Parameters
+    ----------
+    groups : ndarray of shape (n_images,), str
+        The nebula of each picture.
+    y : ndarray of shape (n_images,), int
+        The class of each picture; nebulae are resampled within their class, so that
+        no class vanishes from a resample.
+    n_resamples : int
+        How many resamples; 0 for the value alone.
+    random_state : int
+        Seed of the resampling.
+
+    Returns
+    -------
+    ndarray of shape (1 + n_resamples, n_images), float64
+        Row 0: one over the number of the nebula's pictures. Other rows: the same,
+        times how often the nebula was drawn.
+    """
+    names, first, inverse, counts = np.unique(
+        groups, return_index=True, return_inverse=True, return_counts=True
+    )
+    drawn = np.ones((1 + n_resamples, len(names)))
+    rng = np.random.default_rng(random_state)
+    for label in np.unique(y):
+        members = np.flatnonzero(y[first] == label)
+        if len(members):
+            share = np.full(len(members), 1 / len(members))
+            drawn[1:, members] = rng.multinomial(len(members), share, n_resamples)
+    return (drawn / counts)[:, inverse]
+
+
+def compute_recall(p: Predictions, weights: np.ndarray) -> np.ndarray:
+    """Return each class's recall, shape (n_weights, n_classes); NaN if it is absent."""
+    is_class = np.eye(len(p.class_names))[p.y_true]
+    right = p.is_right.mean(0)[:, None] * is_class
+    return _divide(weights @ right, weights @ is_class)
+
+
+def compute_balanced_accuracy(p: Predictions, weights: np.ndarray) -> np.ndarray:
+    """Return the mean recall over the classes present, shape (n_weights,)."""
+    return np.nanmean(compute_recall(p, weights), axis=1)
+
+
+def compute_macro_f1(p: Predictions, weights: np.ndarray) -> np.ndarray:
+    """Return the mean F1 over the classes present, shape (n_weights,).
+
+    An accepted second answer counts as the true class.
+    """
+    n_classes = len(p.class_names)
+    counted = np.where(p.is_right, p.y_true, p.y_pred)
+    is_true = np.eye(n_classes)[p.y_true]
+    is_pred = np.eye(n_classes)[counted].mean(0)
+    hit = weights @ (is_true * is_pred)
+    f1 = _divide(2 * hit, weights @ is_true + weights @ is_pred)
+    present = np.unique(p.y_true)
+    return f1[:, present].mean(axis=1)
+
+
+def compute_ece(p: Predictions, weights: np.ndarray) -> np.ndarray:
+    """Return the expected calibration error in [0, 1], shape (n_weights,).
+
+    The weighted mean, over ten bins of equal width of the largest probability, of
+    |share of right answers - mean probability| (Guo et al. 2017, arXiv:1706.04599).
+    """
+    confidence = p.y_proba.max(-1).ravel()
+    bins = np.minimum((confidence * N_BINS).astype(int), N_BINS - 1)
+    in_bin = np.eye(N_BINS)[bins]
+    gap = (p.is_right.ravel() - confidence)[:, None] * in_bin
+    rows = np.tile(weights, len(p.y_proba))
+    return np.abs(rows @ gap).sum(1) / rows.sum(1)
+
+
+def compute_nebula_auroc(p: Predictions, weights: np.ndarray) -> np.ndarray:
+    """Return the area under the ROC curve of 1 - P(other), shape (n_weights,).
+
+    Nebulae of all types against everything else; ties count one half; NaN where
+    there is no `other`.
+    """
+    if "other" not in p.class_names:
+        return np.full(len(weights), np.nan)
+    other = p.class_names.index("other")
+    positive = p.y_true != other
+    areas = [
+        _weighted_auroc(1 - proba[:, other], positive, weights) for proba in p.y_proba
+    ]
+    return np.mean(areas, axis=0)
+
+
+def compute_flip_rate(
+    p: Predictions, changed: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Return the share of nebula pictures whose answer changes, shape (n_weights,).
+
+    Parameters
+    ----------
+    p : Predictions
+        Answers to the pictures as they are.
+    changed : ndarray of shape (n_repeats, n_images, n_classes), float
+        Probabilities for the same pictures after an intervention.
+    weights : ndarray of shape (n_weights, n_images)
+        As `make_weights` gives them.
+
+    Notes
+    -----
+    Pictures of `other` do not count: the question is whether colour decides which
+    nebula it is.
+    """
+    is_nebula = np.array([name != "other" for name in p.class_names])[p.y_true]
+    flips = (changed.argmax(-1) != p.y_pred).mean(0)
+    return _divide(weights @ (flips * is_nebula), weights @ is_nebula.astype(float))
+
+
+def compute_worst_group_recall(
+    p: Predictions, palettes: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Return the smallest recall of any type x palette group, shape (n_weights,).
+
+    Parameters
+    ----------
+    p : Predictions
+        Answers to the pictures as they are.
+    palettes : ndarray of shape (n_images,), str
+        The palette of each picture.
+    weights : ndarray of shape (n_weights, n_images)
+        As `make_weights` gives them.
+
+    Notes
+    -----
+    Groups of fewer than `MIN_GROUP` nebulae are not scored; `other` is left out.
+    """
+    right = p.is_right.mean(0)
+    recalls = []
+    for label, name in enumerate(p.class_names):
+        for palette in np.unique(palettes):
+            member = (p.y_true == label) & (palettes == palette)
+            if name == "other" or len(np.unique(p.groups[member])) < MIN_GROUP:
+                continue
+            recalls.append(_divide(weights @ (right * member), weights @ member))
+    if not recalls:
+        return np.full(len(weights), np.nan)
+    return np.fmin.reduce(recalls)
+
+
+def make_score(values: np.ndarray, groups: np.ndarray) -> Score:
+    """Return a score as metrics.json has it.
+
+    Parameters
+    ----------
+    values : ndarray of shape (1 + n_resamples,)
+        The value, then its resamples.
+    groups : ndarray of shape (n_images,), str
+        The nebulae of the pictures that were scored.
+
+    Returns
+    -------
+    dict
+        ``value``, ``low`` and ``high`` (95 % percentile interval; None where it can't
+        be computed), ``n_images``, ``n_nebulae``.
+    """
+    finite = values[1:][np.isfinite(values[1:])]
+    low, high = np.percentile(finite, [2.5, 97.5]) if len(finite) else (None, None)
+    return {
+        "value": _round(values[0]),
+        "low": _round(low),
+        "high": _round(high),
+        "n_images": len(groups),
+        "n_nebulae": len(np.unique(groups)),
+    }
+
+
+def score_head(
+    p: Predictions,
+    counterfactuals: dict[str, np.ndarray],
+    palettes: np.ndarray,
+    random_split: Predictions | None = None,
+    random_state: int = RANDOM_STATE,
+) -> dict[str, Score | dict[str, Score]]:
+    """Return every score that metrics.json holds of one head.
+
+    Parameters
+    ----------
+    p : Predictions
+        Out-of-fold answers to the pictures as they are.
+    counterfactuals : dict of str to ndarray of shape (n_repeats, n_images, n_classes)
+        Answers to the same pictures after each colour intervention; "grey" must be
+        among them.
+    palettes : ndarray of shape (n_images,), str
+        The palette of each picture.
+    random_split : Predictions, optional
+        Answers from a split by picture, for the flattering comparison.
+    random_state : int
+        Seed of the resampling.
+
+    Returns
+    -------
+    dict
+        Keys as in interface.md.
+    """
+    weights = make_weights(p.groups, p.y_true, random_state=random_state)
+    grey = Predictions(
+        p.y_true, counterfactuals["grey"], p.groups, p.class_names, p.accept
+    )
+
+    def score(metric: Metric, predictions: Predictions = p) -> Score:
+        return make_score(metric(predictions, weights), predictions.groups)
+
+    recall = compute_recall(p, weights)
+    flattering = None
+    if random_split is not None:
+        flattering = score(compute_balanced_accuracy, random_split)
+    is_nebula = np.array([name != "other" for name in p.class_names])[p.y_true]
+    return {
+        "balanced_accuracy": score(compute_balanced_accuracy),
+        "balanced_accuracy_random_split": flattering or _missing(p),
+        "macro_f1": score(compute_macro_f1),
+        "recall": {
+            name: make_score(recall[:, i], p.groups[p.y_true == i])
+            for i, name in enumerate(p.class_names)
+        },
+        "grey_balanced_accuracy": score(compute_balanced_accuracy, grey),
+        "flip_rate": {
+            name: make_score(
+                compute_flip_rate(p, changed, weights), p.groups[is_nebula]
+            )
+            for name, changed in counterfactuals.items()
+        },
+        "worst_group_recall": make_score(
+            compute_worst_group_recall(p, palettes, weights), p.groups[is_nebula]
+        ),
+        "ece": score(compute_ece),
+        "nebula_auroc": score(compute_nebula_auroc),
+    }
+
+
+def compare_heads(
+    a: Predictions,
+    b: Predictions,
+    metric: Metric = compute_balanced_accuracy,
+    random_state: int = RANDOM_STATE,
+) -> Score:
+    """Return how much better ``b`` scores than ``a`` on the same pictures.
+
+    Parameters
+    ----------
+    a, b : Predictions
+        Answers of two heads to the same pictures, in the same order.
+    metric : callable
+        One of this module's metrics of (predictions, weights).
+    random_state : int
+        Seed of the resampling.
+
+    Returns
+    -------
+    dict
+        The difference b - a with a paired interval: each resample draws the same
+        nebulae for both, which two separate intervals would not.
+
+    Raises
+    ------
+    ValueError
+        If the two are not about the same pictures.
+    """
+    if not (np.array_equal(a.y_true, b.y_true) and np.array_equal(a.groups, b.groups)):
+        raise ValueError("a paired comparison needs the same pictures on both sides")
+    weights = make_weights(a.groups, a.y_true, random_state=random_state)
+    return make_score(metric(b, weights) - metric(a, weights), a.groups)
+
+
+def compute_confusion(p: Predictions, weighted: bool = False) -> np.ndarray:
+    """Return the confusion matrix averaged over repeats.
+
+    Parameters
+    ----------
+    p : Predictions
+        Answers and truth.
+    weighted : bool
+        Count nebulae instead of pictures.
+
+    Returns
+    -------
+    ndarray of shape (n_classes, n_classes), float64
+        Rows are true classes, columns answers.
+    """
+    n_classes = len(p.class_names)
+    weights = make_weights(p.groups, p.y_true, 0)[0]
+    if not weighted:
+        weights = np.ones(len(p.y_true))
+    answers = np.eye(n_classes)[p.y_pred].mean(0)
+    return np.eye(n_classes)[p.y_true].T @ (answers * weights[:, None])
+
+
+def _weighted_auroc(
+    scores: np.ndarray, positive: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    _, tie = np.unique(scores, return_inverse=True)
+    order = np.argsort(tie, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(tie[order]) > 0])
+
+    def sum_ties(member: np.ndarray) -> np.ndarray:
+        return np.add.reduceat((weights * member)[:, order], starts, axis=1)
+
+    above, below = sum_ties(positive), sum_ties(~positive)
+    beaten = np.cumsum(below, axis=1) - below / 2
+    return _divide((above * beaten).sum(1), above.sum(1) * below.sum(1))
+
+
+def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.divide(a, b, out=np.full(np.shape(a), np.nan), where=np.asarray(b) > 0)
+
+
+def _round(value: float | None) -> float | None:
+    # Five digits are more than any interval here supports, and hide the last bits
+    # in which two processors differ.
+    if value is None or not np.isfinite(value):
+        return None
+    return round(float(value), 5)
+
+
+def _missing(p: Predictions) -> Score:
+    return make_score(np.full(1, np.nan), p.groups)
