@@ -1,0 +1,399 @@
+"""Turn pictures into embeddings, once: views, batches, and a cache that can be trusted.
+
+One picture is decoded once and gives one or more *views*: a crop, at an input size of
+the network, in some colours. A `Recipe` lists the views; its key, the backbone's
+fingerprint and the picture's bytes together name an embedding for good, which is why a
+second run does no forward pass.
+"""
+
+import hashlib
+import json
+import logging
+import zipfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from nebula_utils import counterfactuals, images
+from nebula_utils.backbone import Backbone
+from nebula_utils.config import IMAGE_SIZE, cache_dir
+from nebula_utils.errors import ImageError
+from nebula_utils.files import compute_sha256, write_atomic
+
+log = logging.getLogger(__name__)
+
+# Raised when the same recipe gives other pixels than before.
+PREPROCESSING_VERSION = 1
+IMAGES_A_PART = 64  # pictures in one file of the cache
+FORWARD_BATCH = 32  # views in one forward pass
+# What NumPy and zipfile raise on bytes that are no longer what was written.
+DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+DECODERS = 2  # threads that decode while the network works
+
+# Corners (top, left) of the crops, as shares of the room that the crop leaves.
+CROPS: dict[str, tuple[float, float]] = {
+    "centre": (0.5, 0.5),
+    "top_left": (0.0, 0.0),
+    "top_right": (0.0, 1.0),
+    "bottom_left": (1.0, 0.0),
+    "bottom_right": (1.0, 1.0),
+}
+
+
+class View(NamedTuple):
+    """One input of the network, made from a picture.
+
+    Attributes
+    ----------
+    size : int
+        Side of the network's input, px.
+    crop : str
+        ``"whole"`` (the largest centred square) or a name from `CROPS`.
+    colour : str
+        ``"as_is"``, a name from `counterfactuals.COUNTERFACTUALS`, or ``"random:K"``
+        for the K-th colour-randomised copy.
+    """
+
+    size: int = IMAGE_SIZE
+    crop: str = "whole"
+    colour: str = "as_is"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which views are made of each picture.
+
+    Attributes
+    ----------
+    views : tuple of View
+        In the order of the result's second axis.
+    inside : float
+        Share of each side that is kept before anything else, in (0, 1]; below 1 for
+        pictures that fade to black at their edges, as Stellarium's do.
+    zoom : float
+        Side of the crops in `CROPS`, as a share of the whole square.
+    """
+
+    views: tuple[View, ...] = (View(),)
+    inside: float = 1.0
+    zoom: float = 0.65
+
+    @property
+    def key(self) -> str:
+        """The preprocessing in one line; equal keys give equal pixels."""
+        return json.dumps(
+            {
+                "version": PREPROCESSING_VERSION,
+                "inside": self.inside,
+                "zoom": self.zoom,
+                "views": [list(view) for view in self.views],
+            }
+        )
+
+    @property
+    def min_side(self) -> int:
+        """Shorter side, px, below which decoding at reduced size would cost detail."""
+        crops = [
+            v.size if v.crop == "whole" else v.size / self.zoom for v in self.views
+        ]
+        return int(np.ceil(max(crops) / self.inside))
+
+    def make_views(self, image: np.ndarray, seed: int = 0) -> list[np.ndarray]:
+        """Return the views of one picture.
+
+        Parameters
+        ----------
+        image : ndarray of shape (h, w, 3), uint8
+            RGB, as `images.read_image` gives it.
+        seed : int
+            Decides the colours of the ``"random:K"`` views.
+
+        Returns
+        -------
+        list of ndarray of shape (size, size, 3), float32
+            RGB in [0, 1], one a view.
+        """
+        square = images.centre_crop(images.crop_inside(image, self.inside))
+        shaped = {
+            (view.size, view.crop): images.to_float(
+                images.resize_image(self._crop(square, view.crop), view.size, view.size)
+            )
+            for view in self.views
+        }
+        return [
+            _colour(shaped[view.size, view.crop], view, seed) for view in self.views
+        ]
+
+    def _crop(self, square: np.ndarray, crop: str) -> np.ndarray:
+        if crop == "whole":
+            return square
+        side = max(1, round(len(square) * self.zoom))
+        top, left = (round(share * (len(square) - side)) for share in CROPS[crop])
+        return square[top : top + side, left : left + side]
+
+
+class Features(NamedTuple):
+    """Embeddings of the pictures that could be read.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n_kept, n_views, n_features), float32
+        One embedding a view.
+    kept : ndarray of shape (n_kept,), int
+        Index of each row's picture in the input.
+    failed : dict of int to str
+        Index and reason of each picture that could not be used.
+    """
+
+    X: np.ndarray
+    kept: np.ndarray
+    failed: dict[int, str]
+
+
+def extract_features(
+    paths: Sequence[Path | str],
+    backbone: Backbone,
+    recipe: Recipe = Recipe(),  # noqa: B008 - frozen, so safe as a default
+    use_cache: bool = True,
+) -> Features:
+    """Embed pictures with a frozen backbone, or read what was embedded before.
+
+    Parameters
+    ----------
+    paths : sequence of Path or str
+        Image files.
+    backbone : Backbone
+        Loaded feature extractor; its weights are not changed.
+    recipe : Recipe
+        Which views to embed.
+    use_cache : bool
+        Whether to read and write ``$NEBULA_CACHE/features``.
+
+    Returns
+    -------
+    Features
+        In input order; files that can't be used are left out and named.
+
+    Raises
+    ------
+    CacheError
+        If the cache can't be written.
+
+    Notes
+    -----
+    An embedding does not depend on which other pictures are asked for: networks give
+    the same bits in batches of any size from two up, and a single view is doubled.
+    """
+    cache = FeatureCache(backbone, recipe) if use_cache else None
+    keys, failed = _hash_files(paths)
+    known = cache.read(set(keys.values())) if cache else {}
+    missing: dict[str, int] = {}
+    for index, key in keys.items():
+        if key not in known:
+            missing.setdefault(key, index)
+    part: dict[str, np.ndarray] = {}
+    for key, outcome in _embed_files(paths, missing, backbone, recipe):
+        if isinstance(outcome, str):
+            failed |= {i: outcome for i, other in keys.items() if other == key}
+            continue
+        part[key] = known[key] = outcome
+        if cache and len(part) == IMAGES_A_PART:
+            cache.write(part)
+            part = {}
+    if cache and part:
+        cache.write(part)
+    kept = np.array([i for i in range(len(paths)) if i not in failed], int)
+    empty = np.empty((0, len(recipe.views), backbone.n_features), np.float32)
+    X = np.stack([known[keys[i]] for i in kept]) if len(kept) else empty
+    return Features(X, kept, failed)
+
+
+class FeatureCache:
+    """Embeddings on disk, in parts that are written whole or not at all.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Its fingerprint is part of the folder's name.
+    recipe : Recipe
+        Its key is part of the folder's name.
+
+    Notes
+    -----
+    A part is an ``.npz`` with the pictures' hashes, their embeddings and a checksum.
+    Two processes may fill one cache at once: parts never change once they are there,
+    and a picture that stands in two has the same embedding in both.
+    """
+
+    def __init__(self, backbone: Backbone, recipe: Recipe) -> None:
+        name = hashlib.sha256(f"{backbone.sha256} {recipe.key}".encode()).hexdigest()
+        self.folder = cache_dir() / "features" / name[:20]
+        self.shape = (len(recipe.views), backbone.n_features)
+
+    def read(self, wanted: set[str]) -> dict[str, np.ndarray]:
+        """Return the embeddings of those of the wanted pictures that are there.
+
+        A damaged part is reported, removed and computed again.
+        """
+        found: dict[str, np.ndarray] = {}
+        for file in sorted(self.folder.glob("part-*.npz")):
+            try:
+                found |= self._read_part(file, wanted - found.keys())
+            except (
+                OSError,
+                ValueError,
+                KeyError,
+                EOFError,
+                zipfile.BadZipFile,
+            ) as error:
+                log.warning("%s is damaged (%s): computed again", file, error)
+                file.unlink(missing_ok=True)
+        return found
+
+    def write(self, part: dict[str, np.ndarray]) -> None:
+        """Add embeddings, one array of shape (n_views, n_features) a picture."""
+        keys = np.array(list(part), "S64")
+        X = np.stack(list(part.values())).astype(np.float32)
+        checksum = _checksum(keys, X)
+        with write_atomic(self.folder / f"part-{checksum[:20]}.npz") as temporary:
+            np.savez(temporary, keys=keys, X=X, checksum=np.array(checksum))
+
+    def _read_part(self, file: Path, wanted: set[str]) -> dict[str, np.ndarray]:
+        with np.load(file, allow_pickle=False) as part:
+            keys = [key.decode() for key in part["keys"]]
+            if wanted.isdisjoint(keys):
+                return {}
+            X = part["X"]
+            if _checksum(part["keys"], X) != str(part["checksum"]):
+                raise ValueError("its checksum is wrong")
+        if X.shape[1:] != self.shape:
+            raise ValueError(f"its embeddings have shape {X.shape[1:]}")
+        return {key: x for key, x in zip(keys, X, strict=True) if key in wanted}
+
+
+def embed_views(
+    batch: Sequence[Sequence[np.ndarray]], backbone: Backbone
+) -> np.ndarray:
+    """Embed the views of several pictures.
+
+    Parameters
+    ----------
+    batch : sequence of sequence of ndarray of shape (size, size, 3), float32
+        The views of each picture, as `Recipe.make_views` gives them.
+    backbone : Backbone
+        Loaded feature extractor.
+
+    Returns
+    -------
+    ndarray of shape (n_images, n_views, n_features), float32
+    """
+    n_views = len(batch[0])
+    X = np.empty((len(batch) * n_views, backbone.n_features), np.float32)
+    flat = [view for views in batch for view in views]
+    sizes = np.array([len(view) for view in flat])
+    for size in np.unique(sizes):
+        members = np.flatnonzero(sizes == size)
+        for start in range(0, len(members), FORWARD_BATCH):
+            rows = members[start : start + FORWARD_BATCH]
+            stack = np.stack([flat[row] for row in rows])
+            if len(rows) == 1:  # alone, a view would get other last bits
+                stack = np.repeat(stack, 2, axis=0)
+            X[rows] = backbone.embed(stack)[: len(rows)]
+    return X.reshape(len(batch), n_views, backbone.n_features)
+
+
+def _hash_files(
+    paths: Sequence[Path | str],
+) -> tuple[dict[int, str], dict[int, str]]:
+    keys: dict[int, str] = {}
+    failed: dict[int, str] = {}
+    with ThreadPoolExecutor(DECODERS) as pool:
+        outcomes = pool.map(_hash_file, paths)
+        for index, (key, reason) in enumerate(outcomes):
+            if reason:
+                failed[index] = reason
+            else:
+                keys[index] = key
+    return keys, failed
+
+
+def _hash_file(path: Path | str) -> tuple[str, str]:
+    try:
+        return compute_sha256(Path(path)), ""
+    except FileNotFoundError:
+        return "", "no such file: check its name and folder"
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        return "", f"the file can't be read: {reason}"
+
+
+def _embed_files(
+    paths: Sequence[Path | str],
+    missing: dict[str, int],
+    backbone: Backbone,
+    recipe: Recipe,
+) -> Iterator[tuple[str, np.ndarray | str]]:
+    """Yield (key, embedding or reason) of each file, decoding ahead in threads."""
+    if not missing:
+        return
+    a_batch = max(2, FORWARD_BATCH // len(recipe.views))
+    ready: list[tuple[str, list[np.ndarray]]] = []
+    progress = tqdm(total=len(missing), desc="embedding", unit="image", disable=None)
+    with ThreadPoolExecutor(DECODERS) as pool, progress:
+        items = list(missing.items())
+        ahead = [
+            pool.submit(_read_views, paths[i], key, recipe)
+            for key, i in items[: 4 * a_batch]
+        ]
+        for position, (key, _) in enumerate(items):
+            views = ahead.pop(0).result()
+            following = position + 4 * a_batch
+            if following < len(items):
+                next_key, i = items[following]
+                ahead.append(pool.submit(_read_views, paths[i], next_key, recipe))
+            progress.update()
+            if isinstance(views, str):
+                yield key, views
+                continue
+            ready.append((key, views))
+            if len(ready) == a_batch:
+                yield from _embed_ready(ready, backbone)
+                ready = []
+        if ready:
+            yield from _embed_ready(ready, backbone)
+
+
+def _embed_ready(
+    ready: list[tuple[str, list[np.ndarray]]], backbone: Backbone
+) -> Iterator[tuple[str, np.ndarray]]:
+    X = embed_views([views for _, views in ready], backbone)
+    yield from zip([key for key, _ in ready], X, strict=True)
+
+
+def _read_views(path: Path | str, key: str, recipe: Recipe) -> list[np.ndarray] | str:
+    try:
+        image = images.read_image(Path(path), recipe.min_side)
+        return recipe.make_views(image, seed=int(key[:12], 16))
+    except ImageError as error:
+        return str(error)
+
+
+def _colour(image: np.ndarray, view: View, seed: int) -> np.ndarray:
+    if view.colour == "as_is":
+        return image
+    if view.colour.startswith("random:"):
+        copy = int(view.colour.removeprefix("random:"))
+        rng = np.random.SeedSequence([seed, copy]).generate_state(1)[0]
+        return counterfactuals.randomise_colour(image[None], int(rng))[0]
+    return counterfactuals.COUNTERFACTUALS[view.colour](image)
+
+
+def _checksum(keys: np.ndarray, X: np.ndarray) -> str:
+    digest = hashlib.sha256(keys.tobytes())
+    digest.update(np.ascontiguousarray(X).data)
+    return digest.hexdigest()
