@@ -1,0 +1,254 @@
+"""Make maps of dust clouds: fractal column densities and the outlines of clouds.
+
+The column density is a fractal of lognormal values, as observed: power spectrum
+k^−β with β ≈ 2.8 (Stutzki et al. 1998, A&A 336, 697; Elmegreen & Scalo 2004, ARA&A
+42, 211; Federrath et al. 2010, A&A 512, A81) and, in clouds that form stars, a
+power-law tail of dense gas (Kainulainen et al. 2009, A&A 508, L35). The outlines
+are only drawn to look like those of known dark nebulae.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, special
+
+Floats = NDArray[np.float32]
+Seed = int | np.random.Generator
+
+KINDS = ("filament", "globule", "cloud", "lane", "ridge")
+
+
+def make_fractal_field(
+    shape: tuple[int, int], beta: float, random_state: Seed
+) -> tuple[Floats, Floats]:
+    """Make two independent Gaussian random fields with the power spectrum k^−beta.
+
+    Parameters
+    ----------
+    shape : tuple of 2 ints
+        Height and width in pixels.
+    beta : float
+        Slope of the power spectrum in two dimensions; larger is smoother.
+    random_state : int or Generator
+        Seed.
+
+    Returns
+    -------
+    tuple of 2 ndarrays of float32, shape (h, w)
+        Mean 0, standard deviation 1; the edges join those on the other side.
+    """
+    rng = np.random.default_rng(random_state)
+    rows = fft.fftfreq(shape[0]).astype(np.float32)[:, np.newaxis]
+    columns = fft.fftfreq(shape[1]).astype(np.float32)[np.newaxis]
+    squared = rows**2 + columns**2
+    squared[0, 0] = 1
+    amplitude = squared ** np.float32(-beta / 4)
+    amplitude[0, 0] = 0
+    noise = rng.standard_normal((2, *shape), np.float32)
+    # One complex transform gives two real fields.
+    field = fft.ifft2((noise[0] + 1j * noise[1]) * amplitude)
+    return _normalise(np.real(field)), _normalise(np.imag(field))
+
+
+def make_column_density(
+    shape: tuple[int, int],
+    beta: float = 2.8,
+    sigma: float = 0.6,
+    tail: float | None = None,
+    random_state: Seed = 0,
+) -> Floats:
+    """Make a fractal map of column density, N over its median.
+
+    Parameters
+    ----------
+    shape : tuple of 2 ints
+        Height and width in pixels.
+    beta : float, default 2.8
+        Slope of the power spectrum of ln N.
+    sigma : float, default 0.6
+        Standard deviation of ln N: 0.3 to 0.5 in quiet clouds, more in turbulent ones.
+    tail : float, optional
+        Above one sigma the lognormal goes over into a power law, P(>N) ∝ N^−tail;
+        1.5 to 3 where stars form. Without it, lognormal throughout.
+    random_state : int or Generator, default 0
+        Seed.
+
+    Returns
+    -------
+    ndarray of float32, shape (h, w)
+        Positive, median about 1.
+    """
+    field = make_fractal_field(shape, beta, random_state)[0]
+    return _to_column(field, sigma, tail)
+
+
+def make_envelope(shape: tuple[int, int], kind: str, random_state: Seed) -> Floats:
+    """Make the outline of a cloud.
+
+    Parameters
+    ----------
+    shape : tuple of 2 ints
+        Height and width in pixels.
+    kind : str
+        One of `KINDS`: a winding "filament" or several, Bok "globule"s, an irregular
+        "cloud", a broad "lane" across the picture as in the Milky Way, or a "ridge"
+        that comes in from one side with pillars, as the Horsehead's.
+    random_state : int or Generator
+        Seed.
+
+    Returns
+    -------
+    ndarray of float32, shape (h, w)
+        0 outside the cloud to 1 in its middle.
+
+    Raises
+    ------
+    ValueError
+        If the kind is unknown.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind is one of {', '.join(KINDS)}; got {kind!r}")
+    rng = np.random.default_rng(random_state)
+    if kind == "cloud":
+        field = make_fractal_field(shape, 3.4, rng)[0]
+        threshold = rng.uniform(0.1, 1.0)
+        core = _smooth_step((field - threshold) / rng.uniform(0.5, 1.6))
+        halo = _smooth_step((field - threshold + 0.9) / 2.5)
+        return (0.8 * core + 0.2 * halo).astype(np.float32)
+    rows, columns = _warped_grid(shape, rng, kind)
+    parts = {"filament": (1, 4), "globule": (1, 5), "lane": (1, 3), "ridge": (1, 2)}
+    draw = {
+        "filament": _draw_filament,
+        "globule": _draw_globule,
+        "lane": _draw_lane,
+        "ridge": _draw_ridge,
+    }[kind]
+    clouds = [draw(rows, columns, rng) for _ in range(rng.integers(*parts[kind]))]
+    return np.max(clouds, axis=0).astype(np.float32)
+
+
+def make_dust_screen(
+    shape: tuple[int, int],
+    a_v: float,
+    kind: str = "cloud",
+    beta: float = 2.8,
+    sigma: float = 0.6,
+    tail: float | None = None,
+    random_state: Seed = 0,
+) -> Floats:
+    """Make a map of extinction: an outline times a fractal column density.
+
+    Parameters
+    ----------
+    shape : tuple of 2 ints
+        Height and width in pixels.
+    a_v : float
+        Extinction in magnitudes that the densest percent of the picture reaches.
+    kind, beta, sigma, tail
+        See `make_envelope` and `make_column_density`.
+    random_state : int or Generator, default 0
+        Seed.
+
+    Returns
+    -------
+    ndarray of float32, shape (h, w)
+        A_V of each pixel in magnitudes.
+    """
+    rng = np.random.default_rng(random_state)
+    outline = make_envelope(shape, kind, rng)
+    column = outline * make_column_density(shape, beta, sigma, tail, rng)
+    peak = float(np.partition(column.ravel(), -column.size // 100)[-column.size // 100])
+    return (a_v / max(peak, 1e-6) * column).astype(np.float32)
+
+
+def _normalise(field: NDArray[np.floating]) -> Floats:
+    # The mean is 0 already: the spectrum is, at k = 0.
+    flat: Floats = np.ascontiguousarray(field, np.float32)
+    return flat / np.float32(np.sqrt(np.vdot(flat, flat) / flat.size))
+
+
+def _smooth_step(x: Floats) -> Floats:
+    x = np.clip(x, 0, 1).astype(np.float32, copy=False)
+    return x * x * (3 - 2 * x)
+
+
+def _to_column(field: Floats, sigma: float, tail: float | None) -> Floats:
+    log_column: Floats = np.float32(sigma) * field
+    if tail is not None:
+        dense = field > 1
+        # Quantile matching: Q(field) / Q(1) = (N / N₁)^−tail.
+        surplus = special.log_ndtr(-1.0) - special.log_ndtr(-field[dense])
+        log_column[dense] = sigma + surplus / tail
+    return np.exp(log_column)
+
+
+def _warped_grid(
+    shape: tuple[int, int], rng: np.random.Generator, kind: str
+) -> tuple[Floats, Floats]:
+    """Coordinates, long side −0.5 to 0.5, displaced by smooth and fractal fields."""
+    rows, columns = np.indices(shape, np.float32)
+    scale = np.float32(max(shape))
+    rows, columns = (rows - shape[0] / 2) / scale, (columns - shape[1] / 2) / scale
+    beta = 4.4 if kind in ("filament", "globule") else 3.8
+    down, right = make_fractal_field(shape, beta, rng)
+    strength = np.float32(rng.uniform(0.03, 0.09))
+    return rows + strength * down, columns + strength * right
+
+
+def _turn(
+    rows: Floats, columns: Floats, rng: np.random.Generator, spread: float
+) -> tuple[Floats, Floats]:
+    angle = rng.uniform(0, 2 * np.pi)
+    rows = rows - np.float32(rng.uniform(-spread, spread))
+    columns = columns - np.float32(rng.uniform(-spread, spread))
+    cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    return cosine * columns + sine * rows, cosine * rows - sine * columns
+
+
+def _wiggle(along: Floats, rng: np.random.Generator, size: float) -> Floats:
+    waves = np.zeros_like(along)
+    for frequency in (1, 2, 3.5, 6, 11):
+        phase = np.float32(rng.uniform(0, 2 * np.pi))
+        turns = np.float32(2 * np.pi * frequency * rng.uniform(0.7, 1.3))
+        share = np.float32(size * rng.normal() / frequency**1.3)
+        waves += share * np.sin(turns * along + phase)
+    return waves
+
+
+def _draw_filament(rows: Floats, columns: Floats, rng: np.random.Generator) -> Floats:
+    along, across = _turn(rows, columns, rng, 0.2)
+    across = across - _wiggle(along, rng, rng.uniform(0.02, 0.1))
+    width = rng.uniform(0.008, 0.03) * np.exp(_wiggle(along, rng, 0.6))
+    half = rng.uniform(0.15, 0.7)
+    ends = _smooth_step((np.float32(half) - np.abs(along)) / np.float32(0.3 * half))
+    # Plummer-like profile of filaments, p = 2 (Arzoumanian et al. 2011, A&A 529, L6).
+    profile = ends / (1 + (across / width.astype(np.float32)) ** 2) ** np.float32(1.2)
+    return profile.astype(np.float32)
+
+
+def _draw_globule(rows: Floats, columns: Floats, rng: np.random.Generator) -> Floats:
+    along, across = _turn(rows, columns, rng, 0.25)
+    radius = rng.uniform(0.04, 0.16)
+    flattening = rng.uniform(1.0, 2.2)
+    tail = np.where(along > 0, np.float32(rng.uniform(1, 5)), np.float32(1))
+    squared = (along / (flattening * tail)) ** 2 + across**2
+    profile = (1 + 0.6 * squared / np.float32(radius) ** 2) ** np.float32(-2.5)
+    return profile.astype(np.float32)
+
+
+def _draw_lane(rows: Floats, columns: Floats, rng: np.random.Generator) -> Floats:
+    along, across = _turn(rows, columns, rng, 0.2)
+    across = across - _wiggle(along, rng, 0.08)
+    width = rng.uniform(0.05, 0.18) * np.exp(_wiggle(along, rng, 0.4))
+    return np.exp(-((across / width.astype(np.float32)) ** 2))
+
+
+def _draw_ridge(rows: Floats, columns: Floats, rng: np.random.Generator) -> Floats:
+    along, depth = _turn(rows, columns, rng, 0.15)
+    edge = _wiggle(along, rng, 0.08) + rng.uniform(-0.05, 0.25)
+    for _ in range(rng.integers(0, 4)):
+        place, width = rng.uniform(-0.4, 0.4), rng.uniform(0.02, 0.06)
+        height = rng.uniform(0.08, 0.3)
+        edge = edge - height / (1 + ((along - place) / width) ** 2)
+    depth = depth - edge.astype(np.float32)
+    core = _smooth_step(depth / np.float32(rng.uniform(0.04, 0.12)))
+    return 0.85 * core + 0.15 * _smooth_step(depth / 0.4 + 0.5)
