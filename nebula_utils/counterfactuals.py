@@ -33,8 +33,8 @@ GOLD = (1.0, 0.72, 0.20)
 
 PALETTES = ("mono", "red", "blue", "mixed")
 # Checked by eye on contact sheets of the default textures; see compute_palette.
-MONO_CHROMA = 0.12
-LEANING = 0.06
+MONO_CHROMA = 0.18
+LEANING = 0.10
 _WARM_SECTOR = (60.0, 165.0)  # degrees in the (Cb, Cr) plane; pure red lies at 103
 _COLD_SECTOR = (-90.0, 15.0)  # pure blue lies at -5, cyan at -77
 
