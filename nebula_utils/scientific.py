@@ -13,7 +13,7 @@ from nebula_utils.errors import ImageError
 
 MAX_PIXELS = 100_000_000  # Pillow itself refuses above 178,956,970
 MIN_SIDE = 16  # px
-SOFTENING = 0.1  # of the white point; below it the stretch is nearly linear
+SOFTENING = (0.003, 1.0)  # of the white point; below it the stretch is linear
 
 
 def read_fits(data: bytes) -> np.ndarray:
@@ -109,8 +109,8 @@ def stretch(array: np.ndarray) -> np.ndarray:
 
     One black point a channel (1st percentile) takes out a coloured sky; one white
     point (99.7th) for all channels keeps the colours of what stands in front of
-    it. The asinh keeps faint nebulosity and bright stars at once: Lupton et al.
-    2004, PASP 116, 133.
+    it. The asinh keeps faint nebulosity and bright stars at once (Lupton et al.
+    2004, PASP 116, 133), and turns linear at three times the sky's level.
 
     Parameters
     ----------
@@ -138,9 +138,11 @@ def stretch(array: np.ndarray) -> np.ndarray:
             sample = sample[finite[::step, ::step, channel]]
             values[..., channel] -= np.percentile(sample, 1) if sample.size else 0
         values[~finite] = 0
-        white = np.percentile(values[::step, ::step], 99.7) or values.max() or 1
+        sky, white = np.percentile(values[::step, ::step], (50, 99.7))
+        white = white or values.max() or 1
         np.clip(values / white, 0, 1, out=values)
-        values = np.arcsinh(values / SOFTENING) / np.arcsinh(1 / SOFTENING)
+        soft = np.float32(np.clip(3 * sky / white, *SOFTENING))
+        values = np.arcsinh(values / soft) / np.arcsinh(1 / soft)
     values = np.nan_to_num(values)
     return (values * 255 + 0.5).astype(np.uint8).reshape(array.shape)
 
