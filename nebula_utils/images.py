@@ -367,4 +367,6 @@ def _explain(error: Exception) -> str:
     cut = isinstance(error, EOFError) or any(sign in text for sign in _CUT_SIGNS)
     if cut:
         return f"the picture is cut off: {text}; get the file again"
+    if not isinstance(error, OSError | SyntaxError):  # no words for people in those
+        text = "its header makes no sense"
     return f"the picture is damaged: {text}"
