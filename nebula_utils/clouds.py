@@ -7,6 +7,8 @@ power-law tail of dense gas (Kainulainen et al. 2009, A&A 508, L35). The outline
 are only drawn to look like those of known dark nebulae.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, special
@@ -37,11 +39,7 @@ def make_fractal_field(
         Mean 0, standard deviation 1; the edges join those on the other side.
     """
     rng = np.random.default_rng(random_state)
-    rows = fft.fftfreq(shape[0]).astype(np.float32)[:, np.newaxis]
-    columns = fft.fftfreq(shape[1]).astype(np.float32)[np.newaxis]
-    squared = rows**2 + columns**2
-    squared[0, 0] = 1
-    amplitude = squared ** np.float32(-beta / 4)
+    amplitude = np.exp(np.float32(-beta / 2) * _log_frequency(shape))
     amplitude[0, 0] = 0
     noise = rng.standard_normal((2, *shape), np.float32)
     # One complex transform gives two real fields.
@@ -110,7 +108,10 @@ def make_envelope(shape: tuple[int, int], kind: str, random_state: Seed) -> Floa
     rng = np.random.default_rng(random_state)
     if kind == "cloud":
         field = make_fractal_field(shape, 3.4, rng)[0]
-        threshold = rng.uniform(0.1, 1.0)
+        # The field goes on across the edges; a cloud that leaves on one side
+        # mustn't come in on the other.
+        field = field - 6 * _distance_squared(shape, rng)
+        threshold = rng.uniform(-0.3, 0.6)
         core = _smooth_step((field - threshold) / rng.uniform(0.5, 1.6))
         halo = _smooth_step((field - threshold + 0.9) / 2.5)
         return (0.8 * core + 0.2 * halo).astype(np.float32)
@@ -160,6 +161,15 @@ def make_dust_screen(
     return (a_v / max(peak, 1e-6) * column).astype(np.float32)
 
 
+@lru_cache(maxsize=4)
+def _log_frequency(shape: tuple[int, int]) -> Floats:
+    rows = fft.fftfreq(shape[0])[:, np.newaxis]
+    columns = fft.fftfreq(shape[1])[np.newaxis]
+    frequency = np.hypot(rows, columns)
+    frequency[0, 0] = 1
+    return np.log(frequency).astype(np.float32)
+
+
 def _normalise(field: NDArray[np.floating]) -> Floats:
     # The mean is 0 already: the spectrum is, at k = 0.
     flat: Floats = np.ascontiguousarray(field, np.float32)
@@ -192,6 +202,14 @@ def _warped_grid(
     down, right = make_fractal_field(shape, beta, rng)
     strength = np.float32(rng.uniform(0.03, 0.09))
     return rows + strength * down, columns + strength * right
+
+
+def _distance_squared(shape: tuple[int, int], rng: np.random.Generator) -> Floats:
+    """Squared distance from a point near the middle, in long sides."""
+    centre = rng.uniform(0.3, 0.7, 2)
+    rows = (np.arange(shape[0]) - centre[0] * shape[0]) / max(shape)
+    columns = (np.arange(shape[1]) - centre[1] * shape[1]) / max(shape)
+    return (rows[:, np.newaxis] ** 2 + columns[np.newaxis] ** 2).astype(np.float32)
 
 
 def _turn(

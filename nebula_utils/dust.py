@@ -130,19 +130,11 @@ def apply_dust(
     ValueError
         If an extinction is negative or not a number.
     """
-    images = np.asarray(images)
-    if images.ndim < 3 or images.shape[-1] != 3 or images.dtype.kind != "f":
-        raise ImageError(
-            "pictures are floating point in [0, 1] of shape (..., h, w, 3), got "
-            f"{images.dtype} {images.shape}: divide 8-bit pictures by 255 first"
-        )
+    images = _check(images)
     if not np.min(a_v) >= 0:
         raise ValueError("an extinction is at least 0 magnitudes")
     tau = compute_tau(a_v, r_v)
-    light = decode_srgb(images) * _transmit(tau, foreground)
-    if np.any(cloudshine):
-        light = light + np.asarray(cloudshine, np.float32) * scatter(tau)
-    return encode_srgb(light)
+    return encode_srgb(_screen(decode_srgb(images), tau, foreground, cloudshine))
 
 
 def scatter(tau: Floats) -> Floats:
@@ -209,7 +201,7 @@ class DarkNebula:
 # No cloudshine, some, or so much that the dust outshines a dark sky; 4 would hide it.
 _SHINES, _SHINE_SHARES = (0.0, 2.2, 11.0), (0.54, 0.38, 0.08)
 _KIND_SHARES = (0.30, 0.18, 0.24, 0.20, 0.08)
-_COVER = (0.02, 0.65)  # share of a drawn picture that has at least half of A_V = 1.5
+_COVER = (0.04, 0.65)  # share of a drawn picture where A_V is above 0.75
 # Simulated fields off, in and in the bright clouds of the Galactic plane: stars a
 # pixel (224 to the long side), glow over the light of the faintest stars, A_V of the
 # field and its contrast.
@@ -260,12 +252,32 @@ def simulate_dark_nebula(
     """
     sky_rng, dust_rng = np.random.default_rng(random_state).spawn(2)
     if background is not None:
-        shape = background.shape[:2]
+        background = _check(background)
+        shape = (background.shape[0], background.shape[1])
     nebula = nebula or DarkNebula.draw(dust_rng)
     a_v = _draw_screen(shape, nebula, dust_rng)
     if background is None:
         return _simulate_scene(a_v, nebula, sky_rng)
-    return _cover_picture(np.asarray(background), a_v, nebula, sky_rng)
+    return _cover_picture(background, a_v, nebula, sky_rng)
+
+
+def _check(images: Floats) -> Floats:
+    images = np.asarray(images)
+    if images.ndim < 3 or images.shape[-1] != 3 or images.dtype.kind != "f":
+        raise ImageError(
+            "pictures are floating point in [0, 1] of shape (..., h, w, 3), got "
+            f"{images.dtype} {images.shape}: divide 8-bit pictures by 255 first"
+        )
+    return images
+
+
+def _screen(
+    light: Floats, tau: Floats, foreground: float, cloudshine: Floats | float
+) -> Floats:
+    light = light * _transmit(tau, foreground)
+    if np.any(cloudshine):
+        light += np.asarray(cloudshine, np.float32) * scatter(tau)
+    return light
 
 
 def _transmit(tau: Floats, foreground: float) -> Floats:
@@ -349,12 +361,12 @@ def _draw_sky(
 def _cover_picture(
     picture: Floats, a_v: Floats, nebula: DarkNebula, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    brightness = decode_srgb(picture).mean(axis=(0, 1), dtype=np.float64)
-    shine = nebula.cloudshine / 3 * brightness.astype(np.float32)
-    covered = apply_dust(picture, a_v, nebula.r_v, nebula.foreground, shine)
+    light = decode_srgb(picture)
+    shine = np.float32(nebula.cloudshine / 3) * light.mean(axis=(0, 1))
+    tau = compute_tau(a_v, nebula.r_v)
     number = rng.poisson(rng.uniform(0, 40))
     points = stars.draw_stars(np.ones_like(a_v), number, rng, brightest=300)
     psf = stars.make_psf(a_v.shape, rng.uniform(1.2, 2.4) * max(a_v.shape) / 224)
     extra = np.float32(rng.uniform(0.05, 0.5)) * stars.paint_stars(points, psf)
-    covered, without = (encode_srgb(decode_srgb(p) + extra) for p in (covered, picture))
-    return covered, without
+    covered = _screen(light, tau, nebula.foreground, shine)
+    return encode_srgb(covered + extra), encode_srgb(light + extra)

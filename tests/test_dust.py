@@ -149,7 +149,7 @@ def test_the_two_fields_are_independent_and_normalised():
 
 
 def test_columns_are_lognormal_with_a_tail_on_request():
-    """The log of N has the deviation asked for; above one sigma P(>N) goes as N^−tail."""
+    """Logarithms scatter as asked for; above one sigma P(>N) goes as N^−tail."""
     plain = clouds.make_column_density((256, 256), 0.0, 0.7, random_state=0)
     assert np.log(plain).std() == pytest.approx(0.7, abs=1e-3)
     tailed = clouds.make_column_density((256, 256), 0.0, 0.7, 2.0, random_state=0)
