@@ -201,7 +201,10 @@ class DarkNebula:
 # No cloudshine, some, or so much that the dust outshines a dark sky; 4 would hide it.
 _SHINES, _SHINE_SHARES = (0.0, 2.2, 11.0), (0.54, 0.38, 0.08)
 _KIND_SHARES = (0.30, 0.18, 0.24, 0.20, 0.08)
-_COVER = (0.04, 0.65)  # share of a drawn picture where A_V is above 0.75
+_COVER = (
+    0.04,
+    0.7,
+)  # share of a drawn picture where A_V is above a quarter of its peak
 # Simulated fields off, in and in the bright clouds of the Galactic plane: stars a
 # pixel (224 to the long side), glow over the light of the faintest stars, A_V of the
 # field and its contrast.
@@ -233,7 +236,8 @@ def simulate_dark_nebula(
     background : ndarray of float32, shape (h, w, 3), optional
         Picture behind the dust, sRGB-encoded, in [0, 1].
     random_state : int, default 0
-        Seed. The picture without the nebula doesn't depend on `nebula`.
+        Seed. The picture without the nebula doesn't depend on `nebula`, and the shape
+        of a given nebula doesn't on its `a_v`: so one cloud can be made denser.
     nebula : DarkNebula, optional
         What is in front; by default drawn at random. For some fixed and some drawn
         values: ``replace(DarkNebula.draw(seed), a_v=0.0)`` of `dataclasses`.
@@ -292,10 +296,10 @@ def _draw_screen(
     for _ in range(4):
         beta, sigma = rng.uniform(2.5, 3.1), rng.uniform(0.3, 0.8)
         tail = rng.uniform(1.5, 3.0) if rng.random() < 0.3 else None
-        a_v = make_dust_screen(shape, nebula.a_v, nebula.kind, beta, sigma, tail, rng)
-        if _COVER[0] < np.mean(a_v > 0.75) < _COVER[1]:
+        screen = make_dust_screen(shape, 1.0, nebula.kind, beta, sigma, tail, rng)
+        if _COVER[0] < np.mean(screen > 0.25) < _COVER[1]:
             break
-    return a_v
+    return np.float32(nebula.a_v) * screen
 
 
 def _simulate_scene(

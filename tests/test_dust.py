@@ -284,3 +284,14 @@ def test_a_dark_nebula_is_dark_and_red():
     covered, plain = dust.simulate_dark_nebula(grey, 1, nebula)
     lost = (plain - covered).mean(axis=(0, 1))
     assert 0.005 < lost[0] < lost[1] < lost[2]
+
+
+def test_one_cloud_can_be_made_denser():
+    """With only A_V changed the same cloud dims the same stars, more and more."""
+    means = []
+    for a_v in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0):
+        nebula = dust.DarkNebula("filament", a_v)
+        covered, plain = dust.simulate_dark_nebula(None, 11, nebula, SHAPE)
+        means.append(float(covered.mean()))
+        assert (covered <= plain + 1e-3).mean() > 0.95  # the rest is noise
+    assert all(np.diff(means) < 0)
