@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from nebula_utils import counterfactuals, images
 from nebula_utils.backbone import Backbone

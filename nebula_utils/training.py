@@ -1,0 +1,303 @@
+"""Fit heads: as the original tool did, balanced, and with Keras for comparison.
+
+Hyper-parameters and the calibration's temperature are chosen by cross-validation by
+nebula *inside* the samples that a fit is given, so that an outer test fold never
+takes part in a choice.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import log_softmax
+
+from nebula_utils.config import RANDOM_STATE
+from nebula_utils.heads import Head
+from nebula_utils.quiet import import_tensorflow
+from nebula_utils.splits import repeated_group_kfold
+
+# Inverse strengths of the L2 penalty that cross-validation chooses from.
+PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1)
+INNER_FOLDS = 3
+MAX_ITERATIONS = 300
+# How the original's retrain.py trained its last layer by default.
+ORIGINAL_STEPS = 4000
+ORIGINAL_LEARNING_RATE = 0.01
+ORIGINAL_BATCH_SIZE = 100
+
+
+class Fit(NamedTuple):
+    """A fitted head and what was chosen on the way."""
+
+    head: Head
+    penalty: float
+    temperature: float
+
+
+def compute_sample_weight(
+    y: np.ndarray, groups: np.ndarray, balanced: bool
+) -> np.ndarray:
+    """Return one weight a sample, with mean 1.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n_samples,), int
+        Classes.
+    groups : ndarray of shape (n_samples,)
+        Nebulae.
+    balanced : bool
+        If true, every class weighs the same and, within it, every nebula; if false,
+        every sample does.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,), float64
+    """
+    if not balanced:
+        return np.ones(len(y))
+    _, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    weight = 1 / counts[inverse]
+    for label in np.unique(y):
+        weight[y == label] /= weight[y == label].sum()
+    return weight * len(y) / weight.sum()
+
+
+def fit_head(
+    X: np.ndarray,
+    y: np.ndarray,
+    groups: np.ndarray,
+    class_names: Sequence[str],
+    balanced: bool = False,
+    penalties: Sequence[float] = PENALTIES,
+    random_state: int = RANDOM_STATE,
+) -> Fit:
+    """Fit a logistic head; choose its penalty and temperature by nebula.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_images, n_copies, n_features), float32
+        Embeddings of each picture's training copies; each copy is one sample. What
+        is chosen is judged on the first copy, the picture as it is.
+    y : ndarray of shape (n_images,), int
+        Index of each picture's class in ``class_names``.
+    groups : ndarray of shape (n_images,)
+        Nebulae; none is on both sides of an inner split.
+    class_names : sequence of str
+        One name a class.
+    balanced : bool
+        See `compute_sample_weight`.
+    penalties : sequence of float
+        Candidates for the inverse strength of the penalty.
+    random_state : int
+        Seed of the inner splits.
+
+    Returns
+    -------
+    Fit
+    """
+    splits = list(repeated_group_kfold(y, groups, INNER_FOLDS, 1, random_state))
+    losses, held_out = [], []
+    for penalty in penalties:
+        logits = np.empty((len(y), len(class_names)))
+        for _, _, train, test in splits:
+            head = _fit_copies(
+                X[train], y[train], groups[train], class_names, balanced, penalty
+            )
+            logits[test] = head.decision_function(X[test, 0])
+        weight = compute_sample_weight(y, groups, balanced)
+        temperature = fit_temperature(logits, y, weight)
+        held_out.append(temperature)
+        losses.append(_cross_entropy(logits / temperature, y, weight))
+    best = int(np.argmin(losses))
+    head = _fit_copies(X, y, groups, class_names, balanced, penalties[best])
+    return Fit(head.scale(held_out[best]), penalties[best], held_out[best])
+
+
+def fit_temperature(
+    logits: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None
+) -> float:
+    """Return the temperature that makes held-out logits best calibrated.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n_samples, n_classes)
+        Of samples that the head was not fitted on.
+    y : ndarray of shape (n_samples,), int
+        True classes.
+    weight : ndarray of shape (n_samples,), optional
+        Default: all equal.
+
+    Returns
+    -------
+    float
+        Between 0.1 and 10; minimises the cross-entropy [1]_.
+
+    References
+    ----------
+    .. [1] Guo et al. (2017), On calibration of modern neural networks,
+       arXiv:1706.04599.
+    """
+    weight = np.ones(len(y)) if weight is None else weight
+
+    def loss(log_temperature: float) -> float:
+        return _cross_entropy(logits / np.exp(log_temperature), y, weight)
+
+    bounds = (np.log(0.1), np.log(10))
+    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+
+
+def fit_logistic(
+    X: np.ndarray,
+    y: np.ndarray,
+    class_names: Sequence[str],
+    penalty: float = 0.03,
+    sample_weight: np.ndarray | None = None,
+) -> Head:
+    """Fit multinomial logistic regression with an L2 penalty.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features), float32
+        Embeddings; standardised here, which the head's arrays then undo.
+    y : ndarray of shape (n_samples,), int
+        Index of each sample's class in ``class_names``; every class must occur.
+    class_names : sequence of str
+        One name a class.
+    penalty : float
+        Inverse strength C of the penalty, per sample: the loss is the weighted mean
+        cross-entropy + |W|² / (2 C n_samples) on standardised embeddings.
+    sample_weight : ndarray of shape (n_samples,), optional
+        Non-negative; only ratios matter. Default: all equal.
+
+    Returns
+    -------
+    Head
+
+    Raises
+    ------
+    ValueError
+        If a class has no sample.
+
+    Notes
+    -----
+    L-BFGS in float32 from zero: the same input gives the same head. The loss is
+    scikit-learn's; it is written out because the study fits hundreds of heads and
+    needs their penalty per sample, whatever the number of copies.
+    """
+    n_samples, n_features = X.shape
+    n_classes = len(class_names)
+    if len(np.unique(y)) != n_classes:
+        absent = sorted(set(range(n_classes)) - set(np.unique(y)))
+        raise ValueError(f"no sample of class {[class_names[i] for i in absent]}")
+    mean, scale = X.mean(0), X.std(0) + 1e-6
+    Z = ((X - mean) / scale).astype(np.float32)
+    Y = np.eye(n_classes, dtype=np.float32)[y]
+    weight = np.ones(n_samples) if sample_weight is None else sample_weight
+    weight = (weight / weight.sum()).astype(np.float32)[:, None]
+    ridge = np.float32(1 / (penalty * n_samples))
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        W = flat.astype(np.float32).reshape(n_features + 1, n_classes)
+        log_p = log_softmax(Z @ W[:-1] + W[-1], axis=1)
+        error = (np.exp(log_p) - Y) * weight
+        gradient = np.vstack([Z.T @ error + ridge * W[:-1], error.sum(0)])
+        value = -(weight * Y * log_p).sum() + ridge / 2 * (W[:-1] ** 2).sum()
+        return float(value), gradient.ravel().astype(np.float64)
+
+    start = np.zeros((n_features + 1) * n_classes)
+    options = {"maxiter": MAX_ITERATIONS}
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
+    W = found.reshape(n_features + 1, n_classes)
+    coef = W[:-1] / scale[:, None]
+    intercept = W[-1] - mean @ coef
+    return Head(
+        tuple(class_names), coef.astype(np.float32), intercept.astype(np.float32)
+    )
+
+
+def fit_keras(
+    X: np.ndarray,
+    y: np.ndarray,
+    class_names: Sequence[str],
+    validation: tuple[np.ndarray, np.ndarray],
+    steps: int = ORIGINAL_STEPS,
+    learning_rate: float = ORIGINAL_LEARNING_RATE,
+    batch_size: int = ORIGINAL_BATCH_SIZE,
+    log_dir: Path | None = None,
+    random_state: int = RANDOM_STATE,
+) -> tuple[Head, dict[str, list[float]]]:
+    """Train a Keras dense layer by gradient descent, as the original's retraining did.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features), float32
+        Embeddings.
+    y : ndarray of shape (n_samples,), int
+        Classes.
+    class_names : sequence of str
+        One name a class.
+    validation : (X, y)
+        Embeddings and classes of other nebulae, for the curves only.
+    steps, learning_rate, batch_size : int, float, int
+        Of plain stochastic gradient descent; the defaults are the original's.
+    log_dir : Path, optional
+        Where TensorBoard finds the curves.
+    random_state : int
+        Seed of the shuffling.
+
+    Returns
+    -------
+    head : Head
+        The dense layer as a head.
+    history : dict of str to list of float
+        ``loss``, ``accuracy``, ``val_loss`` and ``val_accuracy``, one an epoch.
+    """
+    tf = import_tensorflow()
+    tf.keras.utils.set_random_seed(random_state)
+    n_features, n_classes = X.shape[1], len(class_names)
+    dense = tf.keras.layers.Dense(n_classes, kernel_initializer="zeros")
+    model = tf.keras.Sequential([tf.keras.Input((n_features,)), dense])
+    model.compile(
+        tf.keras.optimizers.SGD(learning_rate),
+        tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        ["accuracy"],
+    )
+    callbacks = [tf.keras.callbacks.TensorBoard(str(log_dir))] if log_dir else []
+    an_epoch = int(np.ceil(len(X) / batch_size))
+    fitted = model.fit(
+        X,
+        y,
+        batch_size,
+        epochs=max(1, round(steps / an_epoch)),
+        validation_data=validation,
+        callbacks=callbacks,
+        verbose=0,
+    )
+    coef, intercept = dense.get_weights()
+    return Head(tuple(class_names), coef, intercept), fitted.history
+
+
+def _fit_copies(
+    X: np.ndarray,
+    y: np.ndarray,
+    groups: np.ndarray,
+    class_names: Sequence[str],
+    balanced: bool,
+    penalty: float,
+) -> Head:
+    copies = X.shape[1]
+    weight = compute_sample_weight(y, groups, balanced)
+    return fit_logistic(
+        X.reshape(-1, X.shape[2]),
+        np.repeat(y, copies),
+        class_names,
+        penalty,
+        np.repeat(weight, copies),
+    )
+
+
+def _cross_entropy(logits: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
+    log_p = log_softmax(logits, axis=1)[np.arange(len(y)), y]
+    return float(-(weight * log_p).sum() / weight.sum())
