@@ -116,7 +116,9 @@ def do_classify(args: argparse.Namespace) -> int:
 
 def do_app(args: argparse.Namespace) -> int:
     """Serve notebook 06 as a web page; returns when the server ends."""
-    notebook = config.NOTEBOOKS / "06_classifier.ipynb"
+    from nebula_utils.pipeline import KERNEL_ENVIRONMENT, find_notebooks
+
+    (notebook,) = find_notebooks(["06_classifier"])
     if not (config.MODEL / "model.json").is_file():
         raise ModelError(
             f"there is no classifier in {config.MODEL}: run `make reproduce` first"
@@ -130,8 +132,6 @@ def do_app(args: argparse.Namespace) -> int:
                 f"port {args.port} can't be used ({error.strerror}): give another "
                 "one with --port"
             ) from None
-    from nebula_utils.pipeline import KERNEL_ENVIRONMENT
-
     logger.info("the page will be at http://127.0.0.1:%d/ (Ctrl-C ends)", args.port)
     command = [sys.executable, "-m", "voila", str(notebook), f"--port={args.port}"]
     os.chdir(config.REPOSITORY)  # where voila.json is

@@ -313,6 +313,8 @@ def test_fetch_hips_hands_its_options_on(monkeypatch):
 
 def test_app_without_a_model_says_what_to_do(monkeypatch, capsys, tmp_path):
     """Rather than serving a page that fails."""
+    (tmp_path / "06_classifier.ipynb").touch()
+    monkeypatch.setattr(commands.config, "NOTEBOOKS", tmp_path)
     monkeypatch.setattr(commands.config, "MODEL", tmp_path)
     assert cli.main(["app"]) == 2
     assert "make reproduce" in capsys.readouterr().err
