@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
+from sklearn.linear_model import LogisticRegression
 
 from nebula_utils.config import RANDOM_STATE
 from nebula_utils.heads import Head
@@ -166,8 +167,8 @@ def fit_logistic(
     class_names : sequence of str
         One name a class.
     penalty : float
-        Inverse strength C of the penalty, per sample: the loss is the weighted mean
-        cross-entropy + |W|² / (2 C n_samples) on standardised embeddings.
+        Inverse strength C of the penalty, scikit-learn's `C`, on standardised
+        embeddings.
     sample_weight : ndarray of shape (n_samples,), optional
         Non-negative; only ratios matter. Default: all equal.
 
@@ -182,36 +183,21 @@ def fit_logistic(
 
     Notes
     -----
-    L-BFGS in float32 from zero: the same input gives the same head. The loss is
-    scikit-learn's; it is written out because the study fits hundreds of heads and
-    needs their penalty per sample, whatever the number of copies.
+    scikit-learn's L-BFGS from zero: the same input gives the same head.
     """
-    n_samples, n_features = X.shape
     n_classes = len(class_names)
     if len(np.unique(y)) != n_classes:
         absent = sorted(set(range(n_classes)) - set(np.unique(y)))
         raise ValueError(f"no sample of class {[class_names[i] for i in absent]}")
+    weight = np.ones(len(y)) if sample_weight is None else sample_weight
     mean, scale = X.mean(0), X.std(0) + 1e-6
-    Z = ((X - mean) / scale).astype(np.float32)
-    Y = np.eye(n_classes, dtype=np.float32)[y]
-    weight = np.ones(n_samples) if sample_weight is None else sample_weight
-    weight = (weight / weight.sum()).astype(np.float32)[:, None]
-    ridge = np.float32(1 / (penalty * n_samples))
-
-    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        W = flat.astype(np.float32).reshape(n_features + 1, n_classes)
-        log_p = log_softmax(Z @ W[:-1] + W[-1], axis=1)
-        error = (np.exp(log_p) - Y) * weight
-        gradient = np.vstack([Z.T @ error + ridge * W[:-1], error.sum(0)])
-        value = -(weight * Y * log_p).sum() + ridge / 2 * (W[:-1] ** 2).sum()
-        return float(value), gradient.ravel().astype(np.float64)
-
-    start = np.zeros((n_features + 1) * n_classes)
-    options = {"maxiter": MAX_ITERATIONS}
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
-    W = found.reshape(n_features + 1, n_classes)
-    coef = W[:-1] / scale[:, None]
-    intercept = W[-1] - mean @ coef
+    fitted = LogisticRegression(C=penalty, max_iter=MAX_ITERATIONS).fit(
+        (X - mean) / scale, y, weight / weight.mean()
+    )
+    # With two classes scikit-learn fits one vector, the difference of the two.
+    signs = np.array([[-0.5], [0.5]]) if n_classes == 2 else np.eye(n_classes)
+    coef = (signs @ fitted.coef_ / scale).T
+    intercept = signs @ fitted.intercept_ - mean @ coef
     return Head(
         tuple(class_names), coef.astype(np.float32), intercept.astype(np.float32)
     )
