@@ -155,8 +155,14 @@ class HipsClient:
             )
             reason = _find_cause(error)
             raise _PassingError(reason, unreachable=refused) from error
-        except requests.exceptions.InvalidURL as error:
-            raise SourceError(f"{self.server} is no address: {error}") from error
+        except (
+            requests.exceptions.InvalidURL,
+            requests.exceptions.InvalidSchema,
+            requests.exceptions.MissingSchema,
+        ) as error:
+            raise SourceError(
+                f"--server {self.server}: no usable address ({error})"
+            ) from error
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise _PassingError(f"the answer was cut off: {error}") from error
         return body, _decode(body, params)

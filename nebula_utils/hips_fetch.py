@@ -157,10 +157,12 @@ def _fetch_parallel(
     pending: Sequence[Cutout], store: Store, client: HipsClient, connections: int
 ) -> None:
     waiting = deque(pending)
+    # A new one each time, so that a client can be used again after an interrupt.
+    stop = client.stop = threading.Event()
     results: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
 
     def work() -> None:
-        while waiting and not client.stop.is_set():
+        while waiting and not stop.is_set():
             try:
                 results.put(_fetch_one(waiting.popleft(), store, client))
             except (Stopped, IndexError):
@@ -179,7 +181,7 @@ def _fetch_parallel(
             if isinstance(result, BaseException):
                 raise result
     finally:
-        client.stop.set()
+        stop.set()
         deadline = time.monotonic() + 2
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))

@@ -121,6 +121,7 @@ def make_other_targets(
         Label ``other``, kind ``galaxy`` or ``cluster``, at least 2' across.
     """
     objects = _read_openngc()
+    objects = objects[~objects["name"].isin(catalogue["name"])]
     centres, radii = _locate_nebulae(catalogue)
     places, _ = _locate_nebulae(objects)
     away = np.degrees(np.arccos(np.clip(places @ centres.T, -1, 1)))

@@ -49,6 +49,11 @@ def make_plan(n_nebulae: int, **options: object) -> list:
     return hips.make_plan(make_catalogue(n_nebulae), **(defaults | options))
 
 
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
 @pytest.fixture
 def server():
     """Serve hips2fits locally."""
@@ -249,6 +254,20 @@ def test_no_network_says_what_to_do(tmp_path):
     with pytest.raises(SourceError, match="can't reach .*Check the network"):
         fetch_cutouts(make_plan(20), tmp_path, client)
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("address", ["hips2fits", "ftp://127.0.0.1/", "http://"])
+def test_wrong_address_is_an_error(tmp_path, address):
+    """A mistyped --server is named as such, not taken for a network problem."""
+    with pytest.raises(SourceError, match="no usable address"):
+        fetch_cutouts(make_plan(1), tmp_path, HipsClient(address, PATIENCE))
+
+
+def test_client_can_be_used_again(server, tmp_path):
+    """One client serves several fetches."""
+    client = HipsClient(server.url, PATIENCE)
+    fetch_cutouts(make_plan(2), tmp_path, client)
+    assert fetch_cutouts(make_plan(4), tmp_path, client)["requested"] == 4
 
 
 def test_connections_are_limited(server, tmp_path):
