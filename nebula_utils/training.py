@@ -29,6 +29,33 @@ ORIGINAL_LEARNING_RATE = 0.01
 ORIGINAL_BATCH_SIZE = 100
 
 
+class Samples(NamedTuple):
+    """Embeddings with what they show.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n_samples, n_features), float32
+        Embeddings.
+    y : ndarray of shape (n_samples,), int
+        Classes.
+    groups : ndarray of shape (n_samples,), str
+        Nebulae; a simulated sample belongs to the nebula of its background.
+    weight : ndarray of shape (n_samples,), float, optional
+        How much a sample counts beside the others of its class; default: 1.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    groups: np.ndarray
+    weight: np.ndarray | None = None
+
+    def without(self, groups: np.ndarray) -> "Samples":
+        """Return the samples whose nebula is not among ``groups``."""
+        keep = ~np.isin(self.groups, groups)
+        weight = None if self.weight is None else self.weight[keep]
+        return Samples(self.X[keep], self.y[keep], self.groups[keep], weight)
+
+
 class Fit(NamedTuple):
     """A fitted head and what was chosen on the way."""
 
@@ -66,9 +93,8 @@ def compute_sample_weight(
 
 
 def fit_head(
-    X: np.ndarray,
-    y: np.ndarray,
-    groups: np.ndarray,
+    samples: Samples,
+    judged: Samples,
     class_names: Sequence[str],
     balanced: bool = False,
     penalties: Sequence[float] = PENALTIES,
@@ -78,13 +104,11 @@ def fit_head(
 
     Parameters
     ----------
-    X : ndarray of shape (n_images, n_copies, n_features), float32
-        Embeddings of each picture's training copies; each copy is one sample. What
-        is chosen is judged on the first copy, the picture as it is.
-    y : ndarray of shape (n_images,), int
-        Index of each picture's class in ``class_names``.
-    groups : ndarray of shape (n_images,)
-        Nebulae; none is on both sides of an inner split.
+    samples : Samples
+        What is fitted: one or more copies of each picture.
+    judged : Samples
+        The same pictures as they will be asked about; inner splits of their nebulae
+        choose, and samples of a nebula that is judged are not fitted.
     class_names : sequence of str
         One name a class.
     balanced : bool
@@ -98,22 +122,22 @@ def fit_head(
     -------
     Fit
     """
-    splits = list(repeated_group_kfold(y, groups, INNER_FOLDS, 1, random_state))
-    losses, held_out = [], []
+    splits = list(
+        repeated_group_kfold(judged.y, judged.groups, INNER_FOLDS, 1, random_state)
+    )
+    weight = compute_sample_weight(judged.y, judged.groups, balanced)
+    losses, temperatures = [], []
     for penalty in penalties:
-        logits = np.empty((len(y), len(class_names)))
-        for _, _, train, test in splits:
-            head = _fit_copies(
-                X[train], y[train], groups[train], class_names, balanced, penalty
-            )
-            logits[test] = head.decision_function(X[test, 0])
-        weight = compute_sample_weight(y, groups, balanced)
-        temperature = fit_temperature(logits, y, weight)
-        held_out.append(temperature)
-        losses.append(_cross_entropy(logits / temperature, y, weight))
+        logits = np.empty((len(judged.y), len(class_names)))
+        for _, _, _, test in splits:
+            inner = samples.without(judged.groups[test])
+            head = _fit_samples(inner, class_names, balanced, penalty)
+            logits[test] = head.decision_function(judged.X[test])
+        temperatures.append(fit_temperature(logits, judged.y, weight))
+        losses.append(_cross_entropy(logits / temperatures[-1], judged.y, weight))
     best = int(np.argmin(losses))
-    head = _fit_copies(X, y, groups, class_names, balanced, penalties[best])
-    return Fit(head.scale(held_out[best]), penalties[best], held_out[best])
+    head = _fit_samples(samples, class_names, balanced, penalties[best])
+    return Fit(head.scale(temperatures[best]), penalties[best], temperatures[best])
 
 
 def fit_temperature(
@@ -265,23 +289,13 @@ def fit_keras(
     return Head(tuple(class_names), coef, intercept), fitted.history
 
 
-def _fit_copies(
-    X: np.ndarray,
-    y: np.ndarray,
-    groups: np.ndarray,
-    class_names: Sequence[str],
-    balanced: bool,
-    penalty: float,
+def _fit_samples(
+    samples: Samples, class_names: Sequence[str], balanced: bool, penalty: float
 ) -> Head:
-    copies = X.shape[1]
-    weight = compute_sample_weight(y, groups, balanced)
-    return fit_logistic(
-        X.reshape(-1, X.shape[2]),
-        np.repeat(y, copies),
-        class_names,
-        penalty,
-        np.repeat(weight, copies),
-    )
+    weight = compute_sample_weight(samples.y, samples.groups, balanced)
+    if samples.weight is not None:
+        weight = weight * samples.weight
+    return fit_logistic(samples.X, samples.y, class_names, penalty, weight)
 
 
 def _cross_entropy(logits: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
