@@ -47,7 +47,8 @@ nbval: $(STAMP) ## compare the committed notebooks' key tables with a fresh run
 	  $(NOTEBOOKS); fi
 
 lab: $(STAMP) ## open the notebooks in JupyterLab on 127.0.0.1
-	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
+	@$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) \
+	  --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
 	  --ServerApp.tornado_settings="{'websocket_max_message_size': 104857600}" \
 	  --LabApp.default_url=/lab/tree/notebooks
 

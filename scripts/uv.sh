@@ -27,7 +27,6 @@ hosts="$(pip_setting trusted-host)"
 [ -n "$hosts" ] && export UV_INSECURE_HOST="${UV_INSECURE_HOST:-$hosts}"
 # As pip does: look at every index. Safe here, since every file's hash is checked.
 export UV_INDEX_STRATEGY="${UV_INDEX_STRATEGY:-unsafe-best-match}"
-export UV_LINK_MODE="${UV_LINK_MODE:-copy}"
 export UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-180}"
 
 exec "$VENV/bin/python" -m uv "$@"
