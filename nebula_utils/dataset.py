@@ -1,7 +1,7 @@
-"""From a manifest to the arrays that a study works with: y, groups, accept, palettes."""
+"""From a manifest to the arrays a study works with: y, groups, accept, palettes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +67,15 @@ class Dataset:
     def is_ambiguous(self) -> np.ndarray:
         """Whether a picture has a second accepted type, shape (n_images,), bool."""
         return self.manifest["accept"].str.contains("|", regex=False).to_numpy(bool)
+
+    def ungroup(self) -> "Dataset":
+        """Return the dataset with each picture a nebula of its own.
+
+        A split of it is a random split by picture, which lets one nebula stand on
+        both sides: only good to show how that flatters.
+        """
+        alone = self.manifest.assign(group=self.manifest["image_id"])
+        return replace(self, manifest=alone)
 
     def describe(self) -> dict:
         """Return the ``data`` part of metrics.json."""

@@ -56,7 +56,7 @@ class View(NamedTuple):
         ``"whole"`` (the largest centred square) or a name from `CROPS`.
     colour : str
         ``"as_is"``, a name from `counterfactuals.COUNTERFACTUALS`, or ``"random:K"``
-        for the K-th colour-randomised copy.
+        for the K-th colour-randomised copy; ``"red>grey"`` does both, in this order.
     """
 
     size: int = IMAGE_SIZE
@@ -384,13 +384,15 @@ def _read_views(path: Path | str, key: str, recipe: Recipe) -> list[np.ndarray] 
 
 
 def _colour(image: np.ndarray, view: View, seed: int) -> np.ndarray:
-    if view.colour == "as_is":
-        return image
-    if view.colour.startswith("random:"):
-        copy = int(view.colour.removeprefix("random:"))
-        rng = np.random.SeedSequence([seed, copy]).generate_state(1)[0]
-        return counterfactuals.randomise_colour(image[None], int(rng))[0]
-    return counterfactuals.COUNTERFACTUALS[view.colour](image)
+    for step in view.colour.split(">"):
+        if step.startswith("random:"):
+            copy = int(step.removeprefix("random:"))
+            image = counterfactuals.randomise_colour(image[None], copy, indices=[seed])[
+                0
+            ]
+        elif step != "as_is":
+            image = counterfactuals.COUNTERFACTUALS[step](image)
+    return image
 
 
 def _checksum(keys: np.ndarray, X: np.ndarray) -> str:

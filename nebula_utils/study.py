@@ -1,0 +1,286 @@
+"""The cross-validated study: one strategy, its embeddings, its out-of-fold answers.
+
+A *strategy* says how a head is trained and asked: which views of a picture are fitted,
+which are averaged into the embedding that is judged, and how classes are weighted.
+"""
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from nebula_utils import splits
+from nebula_utils.backbone import Backbone
+from nebula_utils.config import OTHER, RANDOM_STATE
+from nebula_utils.counterfactuals import REPORTED
+from nebula_utils.dataset import Dataset
+from nebula_utils.errors import SourceError
+from nebula_utils.evaluate import Predictions
+from nebula_utils.features import Recipe, View, extract_features
+from nebula_utils.training import Fit, Samples, fit_head
+
+log = logging.getLogger(__name__)
+
+# Stellarium's textures fade to black at their edges, which a head could learn.
+INSIDE = {"stellarium": 0.85}
+N_JOBS = 2  # folds at once, each with one thread of linear algebra
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How a head is trained and how pictures are put to it.
+
+    Attributes
+    ----------
+    name : str
+        As in the tables.
+    train : tuple of View
+        Copies of each picture that are fitted, each as a sample of its own.
+    test : tuple of View
+        Views whose embeddings are averaged into the one that is judged.
+    balanced : bool
+        Whether every class weighs the same in the fit, and every nebula in a class.
+    """
+
+    name: str
+    train: tuple[View, ...] = (View(),)
+    test: tuple[View, ...] = (View(),)
+    balanced: bool = False
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What a strategy sees of a dataset.
+
+    Attributes
+    ----------
+    train : Samples
+        What may be fitted.
+    test : dict of str to ndarray of shape (n_images, n_features), float32
+        The judged embedding of each picture ``"as_is"`` and under each colour
+        counterfactual; all but ``"grey"`` hold for nebulae only, for `other` the
+        picture as it is stands in.
+    """
+
+    train: Samples
+    test: dict[str, np.ndarray]
+
+
+def embed_dataset(
+    dataset: Dataset,
+    backbone: Backbone,
+    strategy: Strategy,
+    counterfactuals: Sequence[str] = REPORTED,
+) -> Embeddings:
+    """Embed a dataset as a strategy sees it.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Pictures.
+    backbone : Backbone
+        Loaded feature extractor.
+    strategy : Strategy
+        Which views.
+    counterfactuals : sequence of str
+        Names from `counterfactuals.COUNTERFACTUALS` to judge under.
+
+    Returns
+    -------
+    Embeddings
+    """
+    y, groups = dataset.y, dataset.groups
+    X = embed_pictures(dataset, backbone, strategy.train)
+    copies = X.shape[1]
+    use = ~dataset.is_ambiguous
+    train = Samples(
+        X[use].reshape(-1, X.shape[2]),
+        np.repeat(y[use], copies),
+        np.repeat(groups[use], copies),
+    )
+    as_is = embed_pictures(dataset, backbone, strategy.test).mean(1)
+    test = {"as_is": as_is}
+    is_nebula = dataset.manifest["label"].to_numpy() != OTHER
+    for name in counterfactuals:
+        mask = np.ones(len(y), bool) if name == "grey" else is_nebula
+        changed = embed_pictures(
+            dataset, backbone, apply_first(name, strategy.test), mask
+        )
+        test[name] = as_is.copy()
+        test[name][mask] = changed.mean(1)
+    return Embeddings(train, test)
+
+
+def apply_first(counterfactual: str, views: Sequence[View]) -> tuple[View, ...]:
+    """Return the views as they are of the picture after an intervention."""
+    return tuple(
+        view._replace(
+            colour=counterfactual
+            if view.colour == "as_is"
+            else f"{counterfactual}>{view.colour}"
+        )
+        for view in views
+    )
+
+
+def embed_pictures(
+    dataset: Dataset,
+    backbone: Backbone,
+    views: Sequence[View],
+    mask: np.ndarray | None = None,
+) -> np.ndarray:
+    """Embed views of a dataset's pictures, each source cut as `INSIDE` says.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Pictures.
+    backbone : Backbone
+        Loaded feature extractor.
+    views : sequence of View
+        Views of each picture.
+    mask : ndarray of shape (n_images,), bool, optional
+        Which pictures; default: all.
+
+    Returns
+    -------
+    ndarray of shape (n_masked, n_views, n_features), float32
+
+    Raises
+    ------
+    SourceError
+        If a picture that was sound before can't be read now.
+    """
+    rows = dataset.manifest if mask is None else dataset.manifest[mask]
+    X = np.empty((len(rows), len(views), backbone.n_features), np.float32)
+    for source in rows["source"].unique():
+        here = np.flatnonzero(rows["source"].to_numpy() == source)
+        recipe = Recipe(tuple(views), INSIDE.get(source, 1.0))
+        found = extract_features(list(rows["path"].iloc[here]), backbone, recipe)
+        if found.failed:
+            index, reason = next(iter(found.failed.items()))
+            raise SourceError(
+                f"{rows['path'].iloc[here[index]]} could be read before, but now: "
+                f"{reason}; fetch the source again"
+            )
+        X[here] = found.X
+    return X
+
+
+def make_splits(
+    dataset: Dataset, n_splits: int, n_repeats: int, random_state: int = RANDOM_STATE
+) -> list[splits.Split]:
+    """Return repeated k-folds by group, each checked for leakage.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Pictures.
+    n_splits, n_repeats : int
+        Folds, and how often they are dealt out anew.
+    random_state : int
+        Seed.
+
+    Returns
+    -------
+    list of (repeat, fold, train, test)
+
+    Raises
+    ------
+    LeakageError
+        If a group stands on both sides.
+    """
+    groups = dataset.groups
+    folds = list(
+        splits.repeated_group_kfold(
+            dataset.y, groups, n_splits, n_repeats, random_state
+        )
+    )
+    for _, _, train, test in folds:
+        splits.check_leakage(groups, train, test)
+    return folds
+
+
+def cross_validate(
+    dataset: Dataset,
+    embeddings: Embeddings,
+    strategy: Strategy,
+    folds: Sequence[splits.Split],
+) -> dict[str, np.ndarray]:
+    """Return out-of-fold probabilities.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Pictures.
+    embeddings : Embeddings
+        Of this dataset, by `embed_dataset`.
+    strategy : Strategy
+        How a head is trained.
+    folds : sequence of (repeat, fold, train, test)
+        From `make_splits`.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (n_repeats, n_images, n_classes), float64
+        One entry for each key of ``embeddings.test``.
+    """
+    n_repeats = 1 + max(repeat for repeat, _, _, _ in folds)
+    shape = (n_repeats, len(dataset.y), len(dataset.class_names))
+    y_proba = {name: np.full(shape, np.nan) for name in embeddings.test}
+
+    def run(fold: splits.Split) -> Fit:
+        return fit_strategy(dataset, embeddings, strategy, fold[2])
+
+    progress = tqdm(total=len(folds), desc=strategy.name, unit="fold", disable=None)
+    with threadpool_limits(1), ThreadPoolExecutor(N_JOBS) as pool, progress:
+        for (repeat, _, _, test), fit in zip(folds, pool.map(run, folds), strict=True):
+            for name, X in embeddings.test.items():
+                y_proba[name][repeat, test] = fit.head.predict_proba(X[test])
+            progress.update()
+    return y_proba
+
+
+def fit_strategy(
+    dataset: Dataset,
+    embeddings: Embeddings,
+    strategy: Strategy,
+    rows: np.ndarray | None = None,
+) -> Fit:
+    """Fit a strategy's head on some of the pictures, or on all.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Pictures.
+    embeddings : Embeddings
+        Of this dataset, by `embed_dataset`.
+    strategy : Strategy
+        How a head is trained.
+    rows : ndarray of int, optional
+        Pictures that may be used; nothing of another picture's nebula takes part.
+        Default: all.
+
+    Returns
+    -------
+    Fit
+    """
+    y, groups = dataset.y, dataset.groups
+    rows = np.arange(len(y)) if rows is None else rows
+    samples = embeddings.train.without(np.setdiff1d(groups, groups[rows]))
+    clear = rows[~dataset.is_ambiguous[rows]]
+    judged = Samples(embeddings.test["as_is"][clear], y[clear], groups[clear])
+    return fit_head(samples, judged, dataset.class_names, strategy.balanced)
+
+
+def predict_study(
+    dataset: Dataset, y_proba: dict[str, np.ndarray], name: str = "as_is"
+) -> Predictions:
+    """Put answers and truth together for `evaluate`."""
+    return Predictions(
+        dataset.y, y_proba[name], dataset.groups, dataset.class_names, dataset.accept
+    )
