@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import yaml
 
 from nebula_utils.errors import PipelineError
@@ -32,6 +31,8 @@ def read_parameters(notebook: Path) -> dict[str, Any]:
         If the file is no notebook, or the cell holds more than literals: papermill
         always runs it before the new values, so it must do nothing.
     """
+    import nbformat  # slow: not for every command
+
     try:
         cells = nbformat.read(notebook, as_version=4).cells
     except (OSError, ValueError, nbformat.ValidationError) as error:
