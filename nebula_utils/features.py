@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -43,6 +43,17 @@ CROPS: dict[str, tuple[float, float]] = {
     "bottom_left": (1.0, 0.0),
     "bottom_right": (1.0, 1.0),
 }
+
+
+class Extractor(Protocol):
+    """What embedding needs of a backbone: TensorFlow's and LiteRT's both have it."""
+
+    @property
+    def n_features(self) -> int:
+        """Length of one embedding."""
+
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        """Embed a batch; see `backbone.Backbone.embed`."""
 
 
 class View(NamedTuple):
@@ -135,6 +146,18 @@ class Recipe:
         side = max(1, round(len(square) * self.zoom))
         top, left = (round(share * (len(square) - side)) for share in CROPS[crop])
         return square[top : top + side, left : left + side]
+
+
+def apply_first(counterfactual: str, views: Sequence[View]) -> tuple[View, ...]:
+    """Return the views as they are of the picture after an intervention."""
+    return tuple(
+        view._replace(
+            colour=counterfactual
+            if view.colour == "as_is"
+            else f"{counterfactual}>{view.colour}"
+        )
+        for view in views
+    )
 
 
 class Features(NamedTuple):
@@ -277,7 +300,7 @@ class FeatureCache:
 
 
 def embed_views(
-    batch: Sequence[Sequence[np.ndarray]], backbone: Backbone
+    batch: Sequence[Sequence[np.ndarray]], backbone: Extractor
 ) -> np.ndarray:
     """Embed the views of several pictures.
 
@@ -285,7 +308,7 @@ def embed_views(
     ----------
     batch : sequence of sequence of ndarray of shape (size, size, 3), float32
         The views of each picture, as `Recipe.make_views` gives them.
-    backbone : Backbone
+    backbone : Extractor
         Loaded feature extractor.
 
     Returns

@@ -20,7 +20,7 @@ from nebula_utils.counterfactuals import REPORTED
 from nebula_utils.dataset import Dataset
 from nebula_utils.errors import SourceError
 from nebula_utils.evaluate import Predictions
-from nebula_utils.features import Recipe, View, extract_features
+from nebula_utils.features import Recipe, View, apply_first, extract_features
 from nebula_utils.training import Fit, Samples, fit_head
 
 log = logging.getLogger(__name__)
@@ -113,18 +113,6 @@ def embed_dataset(
         test[name] = as_is.copy()
         test[name][mask] = changed.mean(1)
     return Embeddings(train, test)
-
-
-def apply_first(counterfactual: str, views: Sequence[View]) -> tuple[View, ...]:
-    """Return the views as they are of the picture after an intervention."""
-    return tuple(
-        view._replace(
-            colour=counterfactual
-            if view.colour == "as_is"
-            else f"{counterfactual}>{view.colour}"
-        )
-        for view in views
-    )
 
 
 def embed_pictures(

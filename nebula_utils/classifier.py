@@ -1,0 +1,342 @@
+"""The exported classifier: from the bytes of a picture to a result, and nothing else.
+
+Loading needs neither TensorFlow nor pandas nor scikit-learn, so that `nebula classify`
+answers in about a second; `export` writes what is read here.
+"""
+
+import json
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nebula_utils import images
+from nebula_utils.backbone import Backbone
+from nebula_utils.config import MODEL, OTHER
+from nebula_utils.errors import ModelError
+from nebula_utils.features import Recipe, View, apply_first, embed_views
+from nebula_utils.heads import Head, load_head
+from nebula_utils.runtime import LiteBackbone
+
+FORMAT_VERSION = 1
+THUMBNAIL_SIDE = 512  # px, of the picture that a result carries
+N_NEIGHBOURS = 4
+
+
+class Neighbour(NamedTuple):
+    """A training picture that the network finds similar.
+
+    Attributes
+    ----------
+    nebula, label, credit, licence : str
+        What it shows, and whose it is.
+    similarity : float
+        Cosine of the two centred embeddings, in [-1, 1].
+    thumbnail : ndarray of shape (96, 96, 3), uint8, or None
+        The picture, where its licence lets us show it.
+    """
+
+    nebula: str
+    label: str
+    credit: str
+    licence: str
+    similarity: float
+    thumbnail: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the classifier says about one picture.
+
+    Attributes
+    ----------
+    path : str
+        Name that was given for the picture.
+    label : str
+        The most probable class.
+    probabilities : dict of str to float
+        Calibrated, over every class of the model; they sum to 1.
+    confident : bool
+        False where the classifier should rather say "not sure": more than one class
+        is in the conformal prediction set.
+    nebula : float
+        1 - P(other), in [0, 1].
+    grey_label : str
+        The answer to the same picture without its colour.
+    stability : float
+        Mean over the colour counterfactuals of P(label) there over P(label) here, at
+        most 1; 1 means that no change of colour makes the answer weaker.
+    candidates : tuple of str
+        The conformal prediction set, most probable first.
+    counterfactuals : dict of str to dict of str to float
+        The probabilities after each colour intervention.
+    activation : ndarray of shape (rows, columns), float32, or None
+        Class activation map of the label over the largest centred square, in [0, 1].
+    neighbours : tuple of Neighbour
+        The most similar training pictures.
+    picture : ndarray of shape (h, w, 3), uint8
+        The picture, at most 512 px at its shorter side.
+    """
+
+    path: str
+    label: str
+    probabilities: dict[str, float]
+    confident: bool
+    nebula: float
+    grey_label: str
+    stability: float
+    candidates: tuple[str, ...] = ()
+    counterfactuals: dict[str, dict[str, float]] = field(default_factory=dict)
+    activation: np.ndarray | None = None
+    neighbours: tuple[Neighbour, ...] = ()
+    picture: np.ndarray | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what ``nebula classify --json`` prints."""
+        return {
+            "path": self.path,
+            "label": self.label,
+            "probabilities": self.probabilities,
+            "confident": self.confident,
+            "nebula": self.nebula,
+            "grey_label": self.grey_label,
+            "stability": self.stability,
+        }
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A head, a backbone, and how a picture is put to them.
+
+    Attributes
+    ----------
+    head : Head
+        Calibrated.
+    backbone : LiteBackbone or Backbone
+        Feature extractor.
+    views : tuple of View
+        Views whose embeddings are averaged.
+    counterfactuals : tuple of str
+        Colour interventions that are answered too; "grey" is among them.
+    threshold : float
+        A class is in the prediction set if its probability reaches this.
+    neighbours : dict of str to ndarray
+        Training embeddings and what they show, as `export` writes them.
+    about : dict
+        ``model.json``.
+    """
+
+    head: Head
+    backbone: LiteBackbone | Backbone
+    views: tuple[View, ...]
+    counterfactuals: tuple[str, ...]
+    threshold: float
+    neighbours: dict[str, np.ndarray] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes that can be answered."""
+        return self.head.class_names
+
+    def classify(self, source: Path | bytes, name: str | None = None) -> Result:
+        """Classify one picture.
+
+        Parameters
+        ----------
+        source : Path or bytes
+            A file, or its content.
+        name : str, optional
+            What the result calls it; default: the path. It is never opened.
+
+        Returns
+        -------
+        Result
+
+        Raises
+        ------
+        ImageError
+            If it can't be used as a picture.
+        """
+        recipe = self._make_recipe()
+        image = images.read_image(source, max(recipe.min_side, THUMBNAIL_SIDE))
+        X = embed_views([recipe.make_views(image)], self.backbone)[0]
+        asked = X.reshape(1 + len(self.counterfactuals), len(self.views), -1).mean(1)
+        y_proba = self.head.predict_proba(asked.astype(np.float64))
+        answers = [self._name(row) for row in y_proba]
+        proba = y_proba[0]
+        best = int(proba.argmax())
+        order = [int(i) for i in np.argsort(-proba) if proba[i] >= self.threshold]
+        strip = dict(zip(self.counterfactuals, answers[1:], strict=True))
+        grey = strip["grey"]
+        held = np.minimum(1, y_proba[1:, best] / proba[best])
+        return Result(
+            path=str(source)
+            if name is None and isinstance(source, Path)
+            else name or "",
+            label=self.class_names[best],
+            probabilities=answers[0],
+            confident=len(order) == 1,
+            nebula=_round(1 - answers[0].get(OTHER, 0.0)),
+            grey_label=max(grey, key=grey.__getitem__),
+            stability=_round(held.mean()),
+            candidates=tuple(self.class_names[i] for i in order),
+            counterfactuals=strip,
+            activation=self._compute_activation(image, best),
+            neighbours=self._find_neighbours(asked[0]),
+            picture=images.resize_short_side(image, THUMBNAIL_SIDE)
+            if min(image.shape[:2]) > THUMBNAIL_SIDE
+            else image,
+        )
+
+    def make_strip(self, image: np.ndarray, side: int = 160) -> dict[str, np.ndarray]:
+        """Return the picture under each counterfactual, as small squares.
+
+        Parameters
+        ----------
+        image : ndarray of shape (h, w, 3), uint8
+            A result's ``picture``.
+        side : int
+            Side of the squares, px.
+
+        Returns
+        -------
+        dict of str to ndarray of shape (side, side, 3), uint8
+        """
+        views = tuple(View(side, "whole", name) for name in self.counterfactuals)
+        made = Recipe(views).make_views(image)
+        return {
+            name: images.to_uint8(view)
+            for name, view in zip(self.counterfactuals, made, strict=True)
+        }
+
+    def _make_recipe(self) -> Recipe:
+        changed = [apply_first(name, self.views) for name in self.counterfactuals]
+        return Recipe(sum(changed, self.views))
+
+    def _name(self, proba: np.ndarray) -> dict[str, float]:
+        return {
+            name: _round(p) for name, p in zip(self.class_names, proba, strict=True)
+        }
+
+    def _compute_activation(self, image: np.ndarray, label: int) -> np.ndarray | None:
+        view = Recipe((self.views[0]._replace(crop="whole"),)).make_views(image)[0]
+        found = self.backbone.compute_feature_map(view[None])
+        if found.ndim != 4:
+            return None
+        return compute_activation_map(found[0], self.head, label)
+
+    def _find_neighbours(self, x: np.ndarray) -> tuple[Neighbour, ...]:
+        if not self.neighbours:
+            return ()
+        stored = self.neighbours
+        x = x - stored["mean"]
+        similarity = stored["X"] @ (x / (np.linalg.norm(x) + 1e-9))
+        nearest = np.argsort(-similarity, kind="stable")[:N_NEIGHBOURS]
+        return tuple(
+            Neighbour(
+                str(stored["nebula"][i]),
+                str(stored["label"][i]),
+                str(stored["credit"][i]),
+                str(stored["licence"][i]),
+                _round(similarity[i]),
+                stored["thumbnails"][i] if stored["may_show"][i] else None,
+            )
+            for i in nearest
+        )
+
+
+def compute_activation_map(
+    feature_map: np.ndarray, head: Head, label: int
+) -> np.ndarray:
+    """Return where in the picture the evidence for a class lies.
+
+    Parameters
+    ----------
+    feature_map : ndarray of shape (rows, columns, n_features), float32
+        Whose mean over rows and columns is the embedding.
+    head : Head
+        Linear head on that embedding.
+    label : int
+        Index of the class.
+
+    Returns
+    -------
+    ndarray of shape (rows, columns), float32
+        In [0, 1]: the class's weight against the mean of all classes, of each cell;
+        0 where the cell speaks against the class [1]_.
+
+    References
+    ----------
+    .. [1] Zhou et al. (2016), Learning deep features for discriminative localization,
+       arXiv:1512.04150.
+    """
+    contrast = head.coef[:, label] - head.coef.mean(1)
+    evidence = np.maximum(feature_map @ contrast, 0)
+    return (evidence / max(float(evidence.max()), 1e-9)).astype(np.float32)
+
+
+def load_classifier(folder: Path = MODEL) -> Classifier:
+    """Load an exported classifier.
+
+    Parameters
+    ----------
+    folder : Path
+        As `export.export_classifier` writes it.
+
+    Returns
+    -------
+    Classifier
+
+    Raises
+    ------
+    ModelError
+        If there is none, it is damaged, or of another version.
+    """
+    folder = Path(folder)
+    try:
+        about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"there is no classifier in {folder}: run `make reproduce` first (about "
+            "ten minutes), or name another folder with --model"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{folder / 'model.json'} is damaged ({error}): run `make reproduce` again"
+        ) from error
+    if about.get("format_version") != FORMAT_VERSION:
+        raise ModelError(
+            f"the classifier in {folder} is of format {about.get('format_version')}, "
+            f"this program reads {FORMAT_VERSION}: run `make reproduce` again"
+        )
+    backbone = about["backbone"]
+    return Classifier(
+        head=load_head(folder / "head.npz"),
+        backbone=LiteBackbone(
+            folder / "backbone.tflite", backbone["sha256"], backbone["n_features"]
+        ),
+        views=tuple(View(*view) for view in about["preprocessing"]["views"]),
+        counterfactuals=tuple(about["counterfactuals"]),
+        threshold=about["calibration"]["threshold"],
+        neighbours=_load_neighbours(folder / "neighbours.npz"),
+        about=about,
+    )
+
+
+def _load_neighbours(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ModelError(
+            f"{path} is damaged ({error}): run `make reproduce` again"
+        ) from error
+
+
+def _round(value: float) -> float:
+    return round(float(value), 6)
