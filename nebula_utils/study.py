@@ -7,7 +7,7 @@ which are averaged into the embedding that is judged, and how classes are weight
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from nebula_utils import splits
 from nebula_utils.backbone import Backbone
-from nebula_utils.config import OTHER, RANDOM_STATE
+from nebula_utils.config import IMAGE_SIZE, OTHER, RANDOM_STATE
 from nebula_utils.counterfactuals import REPORTED
 from nebula_utils.dataset import Dataset
 from nebula_utils.errors import SourceError
@@ -50,6 +50,31 @@ class Strategy:
     train: tuple[View, ...] = (View(),)
     test: tuple[View, ...] = (View(),)
     balanced: bool = False
+
+    def at_size(self, size: int) -> "Strategy":
+        """Return the strategy with every view's side scaled as 224 px to ``size``."""
+        scale = size / IMAGE_SIZE
+
+        def resize(views: tuple[View, ...]) -> tuple[View, ...]:
+            return tuple(v._replace(size=round(v.size * scale)) for v in views)
+
+        return replace(self, train=resize(self.train), test=resize(self.test))
+
+
+# The original tool's head: every picture once, as it is.
+PLAIN = Strategy("plain")
+BALANCED = Strategy("balanced", balanced=True)
+# No colour can be relied on in training, and half the judged embedding is grey.
+ROBUST = Strategy(
+    "robust",
+    train=(
+        View(),
+        View(colour="grey"),
+        *(View(colour=f"random:{k}") for k in range(6)),
+    ),
+    test=(View(), View(colour="grey")),
+    balanced=True,
+)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,154 @@
+"""Write the classifier that `classify` and the app load: arrays, JSON and a text."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nebula_utils import images
+from nebula_utils.backbone import Backbone
+from nebula_utils.classifier import FORMAT_VERSION
+from nebula_utils.config import DATA
+from nebula_utils.dataset import Dataset
+from nebula_utils.errors import BackboneError
+from nebula_utils.features import Recipe, View
+from nebula_utils.files import compute_sha256, write_atomic
+from nebula_utils.heads import Head
+from nebula_utils.quiet import import_tensorflow, silence_stderr
+from nebula_utils.study import INSIDE
+
+THUMBNAIL_SIDE = 96  # px
+FREE_LICENCES = ("CC", "public domain")
+
+
+def export_classifier(
+    folder: Path,
+    head: Head,
+    backbone: Backbone,
+    views: tuple[View, ...],
+    counterfactuals: tuple[str, ...],
+    threshold: float,
+    dataset: Dataset,
+    X: np.ndarray,
+    about: dict[str, Any],
+) -> None:
+    """Write everything that `classifier.load_classifier` reads.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if needed; each file in it is replaced whole, ``model.json`` last.
+    head : Head
+        Calibrated.
+    backbone : Backbone
+        The feature extractor that the head belongs to.
+    views : tuple of View
+        Views whose embeddings are averaged.
+    counterfactuals : tuple of str
+        Colour interventions that the classifier shall answer too.
+    threshold : float
+        Of the conformal prediction set.
+    dataset : Dataset
+        Training pictures, for the nearest neighbours.
+    X : ndarray of shape (n_images, n_features), float32
+        Their embeddings.
+    about : dict
+        What else ``model.json`` shall say, e.g. metrics and calibration.
+
+    Raises
+    ------
+    BackboneError
+        If the backbone can't be converted for LiteRT.
+    """
+    export_lite(backbone, folder / "backbone.tflite")
+    head.save(folder / "head.npz")
+    _write_neighbours(folder / "neighbours.npz", dataset, X)
+    _write_text(folder / "labels.txt", "\n".join(head.class_names) + "\n")
+    data = sorted(DATA.glob("*.csv"))
+    content = {
+        "format_version": FORMAT_VERSION,
+        "classes": list(head.class_names),
+        "backbone": {
+            "name": backbone.name,
+            "sha256": backbone.sha256,
+            "n_features": backbone.n_features,
+        },
+        "preprocessing": {"views": [list(view) for view in views]},
+        "counterfactuals": list(counterfactuals),
+        "data_version": {file.name: compute_sha256(file) for file in data},
+        **about,
+        "calibration": {**about.get("calibration", {}), "threshold": threshold},
+    }
+    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
+    _write_text(folder / "model.json", text + "\n")
+
+
+def export_lite(backbone: Backbone, path: Path) -> None:
+    """Convert a backbone for LiteRT.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Loaded through TensorFlow Hub.
+    path : Path
+        The ``.tflite`` file; its output is the feature map if the backbone has one,
+        else the embedding. Weights stay float32, so answers agree to about 1e-5.
+
+    Raises
+    ------
+    BackboneError
+        If TensorFlow can't convert it.
+    """
+    tf = import_tensorflow()
+    module = backbone.module
+    function = module.feature_map if backbone.has_feature_map else module.__call__
+    pictures = tf.TensorSpec([None, None, None, 3], tf.float32)
+    with silence_stderr():
+        try:
+            concrete = function.get_concrete_function(pictures)
+            converter = tf.lite.TFLiteConverter.from_concrete_functions(
+                [concrete], module
+            )
+            content = converter.convert()
+        except Exception as error:  # the converter raises what it likes
+            raise BackboneError(
+                f"{backbone.name} can't be converted for LiteRT: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+    with write_atomic(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def is_free(licence: str) -> bool:
+    """Say whether a licence lets us show the picture, small and with its credit."""
+    return licence.startswith(FREE_LICENCES)
+
+
+def _write_neighbours(path: Path, dataset: Dataset, X: np.ndarray) -> None:
+    rows = dataset.manifest
+    centred = X - X.mean(0)
+    norm = np.linalg.norm(centred, axis=1, keepdims=True)
+    may_show = np.array([is_free(licence) for licence in rows["licence"]])
+    thumbnails = np.zeros((len(rows), THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), np.uint8)
+    for i in np.flatnonzero(may_show):
+        recipe = Recipe((View(THUMBNAIL_SIDE),), INSIDE.get(rows["source"][i], 1.0))
+        image = images.read_image(Path(rows["path"][i]), recipe.min_side)
+        thumbnails[i] = images.to_uint8(recipe.make_views(image)[0])
+    with write_atomic(path) as temporary:
+        np.savez(
+            temporary,
+            X=(centred / norm).astype(np.float32),
+            mean=X.mean(0),
+            nebula=rows["nebula"].to_numpy(str),
+            label=rows["label"].to_numpy(str),
+            credit=rows["credit"].to_numpy(str),
+            licence=rows["licence"].to_numpy(str),
+            may_show=may_show,
+            thumbnails=thumbnails,
+        )
+
+
+def _write_text(path: Path, text: str) -> None:
+    with write_atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
