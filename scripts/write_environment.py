@@ -71,8 +71,8 @@ def render(pins: list, direct: set[str], reasons: dict[str, str]) -> str:
         if name in direct:
             ours += f"      - {pin}  # {reasons[name]}\n"
         else:
-            ours_free = [p for p in parents if not p.startswith("nebula-utils")]
-            theirs += f"      - {pin}  # for {', '.join(ours_free)}\n"
+            needing = [name for name in parents if not name.startswith("-")]
+            theirs += f"      - {pin}  # for {', '.join(needing)}\n"
     return HEADER + ours + MIDDLE + theirs
 
 
