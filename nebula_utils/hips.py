@@ -116,6 +116,8 @@ def load_hips(folder: Path | str | None = None) -> pd.DataFrame:
             f"no cutouts in {root}: run nebula fetch hips first (nebula fetch hips "
             "--limit 60 for a small start)"
         )
+    # Records come in the order of the answers, which no two runs share.
+    usable.sort(key=lambda record: record["image_id"])
     table = pd.DataFrame([_make_row(record, root) for record in usable])
     return _flag_unpaired(table)
 

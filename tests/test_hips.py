@@ -424,6 +424,7 @@ def test_manifest_has_the_columns_of_every_source(server, tmp_path):
     table = hips.load_hips(tmp_path)
     check_manifest(table)
     assert "hips/DSS2-color/Sh2-1" in set(table["image_id"])
+    assert table["image_id"].is_monotonic_increasing
     assert (table.loc[table["label"] == "other", "other_kind"] == "star_field").all()
 
 
@@ -595,3 +596,14 @@ def test_pictures_of_the_server_are_usable():
     """The synthetic pictures of these tests are neither blank nor off the survey."""
     for cutout in make_plan(20):
         assert hips_store.classify_tile(make_picture(cutout.params))[0] == "ok"
+
+
+def test_names_are_resolved_by_the_catalogue(server, tmp_path, monkeypatch):
+    """The command takes any name of a nebula, and records the canonical one."""
+    monkeypatch.setenv("NEBULA_CACHE", str(tmp_path))
+    options = ["--names", "Thor's Helmet", "M 1", "--surveys", *SURVEYS]
+    args = parse(*options, "--size-px", "64", "--server", server.url)
+    assert hips.run(args) == 0
+    table = hips.load_hips()
+    assert set(table["nebula"]) == {"NGC 2359", "NGC 1952"}
+    assert set(table["label"]) == {"emission", "supernova_remnant"}
