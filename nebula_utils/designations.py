@@ -1,0 +1,164 @@
+"""Spellings of catalogue numbers and names: one object, one key."""
+
+import re
+import unicodedata
+
+MAX_NAME_LENGTH = 200  # characters; nothing in the sky has a longer name
+
+_SHARPLESS_MAX = 313
+_L, _B = r"0*(\d{1,3})", r"0*(\d{1,2})"  # galactic longitude and latitude
+
+# Regular expressions over tidy text (lower case, single spaces), and how the
+# canonical spelling is put together from the groups. First match wins.
+_PATTERNS: tuple[tuple[str, str], ...] = (
+    (r"(?:m|minkowski) ?([1-4]) ?- ?0*(\d{1,2})", "M {0}-{1}"),
+    (r"m(?:essier)? ?0*(\d{1,3})", "M {0}"),
+    (r"n(?:gc)? ?-?0*(\d{3,4}) ?-([1-4])", "NGC {0}-{1}"),
+    (r"ngc[ -]?0*(\d{1,4}) ?([a-e]?)", "NGC {0}{1:upper}"),
+    (r"n0*(\d{3,4})", "NGC {0}"),
+    (r"ic[ -]?0*(\d{1,4}) ?([a-e]?)", "IC {0}{1:upper}"),
+    (r"c(?:aldwell)? ?0*(\d{1,3})", "Caldwell {0}"),
+    (r"b(?:arnard)?[ -]?(?:nebula )?0*(\d{1,3}) ?([a-e]?)", "B {0}{1}"),
+    (r"s(?:h|harpless)?[ -]?2[ -]0*(\d{1,3}) ?([a-e]?)", "Sh2-{0}{1}"),
+    (r"s(?:h|harpless)?[ -]?0*(\d{1,4})", "Sh2-{0}"),
+    (r"(?:ldn|lynds(?: dark(?: nebula)?)?|l)[ -]?0*(\d{1,4}) ?([a-e]?)", "LDN {0}{1}"),
+    (r"(?:lbn|lynds bright(?: nebula)?)[ -]?0*(\d{1,4})", "LBN {0}"),
+    (r"(?:vdb|van den bergh)[- ]?ha(?:gen)? ?0*(\d{1,3})", "vdB-Ha {0}"),
+    (r"vdbh ?0*(\d{1,3}) ?([a-e]?)", "vdBH {0}{1}"),
+    (r"(?:vdb|van den bergh)[ -]?0*(\d{1,3})", "vdB {0}"),
+    (r"rcw ?-?0*(\d{1,3}) ?([a-e]?)", "RCW {0}{1}"),
+    (r"gum ?-?0*(\d{1,2}) ?([a-e]?)", "Gum {0}{1}"),
+    (r"dwb ?-?0*(\d{1,3})", "DWB {0}"),
+    (r"ced(?:erblad)? ?-?0*(\d{1,3}) ?([a-z]?)", "Ced {0}{1}"),
+    (r"(?:cr|collinder) ?0*(\d{1,3})", "Cr {0}"),
+    (r"(?:mel|melotte) ?0*(\d{1,3})", "Mel {0}"),
+    (r"(?:tr|trumpler) ?0*(\d{1,2})", "Tr {0}"),
+    (r"(?:pn )?a(?:bell)? ?66[ -]0*(\d{1,2})", "Abell {0}"),
+    (r"(?:pn )?a(?:bell)?[ -]?0*(\d{1,2})", "Abell {0}"),
+    (rf"(?:pn )?pk ?{_L} ?([+-]) ?{_B} ?[.#] ?0*(\d{{1,2}})", "PK {0}{1}{2}.{3}"),
+    (rf"pn ?g ?{_L}\.(\d) ?([+-]) ?{_B}\.(\d)", "PN G{0}.{1}{2}{3}.{4}"),
+    (rf"(?:snr ?)?g? ?{_L}\.(\d+) ?([+-]) ?{_B}\.(\d+)", "SNR G{0}.{1}{2}{3}.{4}"),
+    (r"cb ?0*(\d{1,3})", "CB {0}"),
+    (r"cg ?0*(\d{1,2})", "CG {0}"),
+    (r"(?:be|bernes) ?0*(\d{1,3})", "Be {0}"),
+    (r"(?:hen?|henize) ?([123]) ?- ?0*(\d{1,4})", "Hen {0}-{1}"),
+    (r"(?:hb|hubble) ?0*(\d{1,2})", "Hb {0}"),
+    (r"(?:mz|menzel) ?0*(\d)", "Mz {0}"),
+    (r"(?:k|kohoutek) ?([1-7]) ?- ?0*(\d{1,2})", "K {0}-{1}"),
+    (r"(?:j|jonckheere|jonckere) ?900", "J 900"),
+    (r"(?:simeis|sim) ?0*(\d{1,3})", "Simeis {0}"),
+    (r"(?:wr|wolf-rayet) ?0*(\d{1,3})([a-z]?)", "WR {0}{1}"),
+    (r"(?:w|westerhout) ?([1-9]\d?)", "Westerhout {0}"),
+    (r"(?:afgl|rafgl|crl) ?0*(\d{2,5})", "AFGL {0}"),
+    (r"iras ?(\d{5}) ?([+-]) ?(\d{4})", "IRAS {0}{1}{2}"),
+    (r"(?:hd|hde) ?0*(\d{3,6})", "HD {0}"),
+)
+_COMPILED = tuple((re.compile(pattern), form) for pattern, form in _PATTERNS)
+
+# Left out of a common name before comparing: they don't tell objects apart.
+_FILLERS = {"the", "nebula", "nebulae", "nebulosity"}
+_DASHES = dict.fromkeys(map(ord, "‐‑‒–—−"), "-")
+_GREEK = {
+    "α": "alpha",
+    "β": "beta",
+    "γ": "gamma",
+    "δ": "delta",
+    "ε": "epsilon",
+    "ζ": "zeta",
+    "η": "eta",
+    "θ": "theta",
+    "λ": "lambda",
+    "ο": "omicron",
+    "ρ": "rho",
+    "σ": "sigma",
+    "τ": "tau",
+    "φ": "phi",
+    "χ": "chi",
+}
+
+
+def tidy(name: str) -> str:
+    """Return a name in lower case, without accents or control characters.
+
+    Parameters
+    ----------
+    name : str
+        What somebody typed or a source wrote, up to ``MAX_NAME_LENGTH``
+        characters; the rest is cut off.
+
+    Returns
+    -------
+    str
+        ASCII dashes, no apostrophes, Greek letters spelt out, "_" and runs of
+        blanks as one space, none at the ends.
+    """
+    text = unicodedata.normalize("NFKC", name[:MAX_NAME_LENGTH]).casefold()
+    text = "".join(_GREEK.get(letter, letter) for letter in text.translate(_DASHES))
+    text = unicodedata.normalize("NFKD", text)
+    kept = (" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
+    text = "".join(c for c in kept if not unicodedata.combining(c))
+    text = re.sub(r"['`´‘’ʼ′]", "", text)
+    return re.sub(r"[\s_]+", " ", text).strip()
+
+
+def canonical(name: str) -> str | None:
+    """Return the one spelling of a catalogue number, or None for other names.
+
+    Parameters
+    ----------
+    name : str
+        Any usual spelling, e.g. "sh 2-155", "S155", "Sharpless 155".
+
+    Returns
+    -------
+    str or None
+        E.g. "Sh2-155"; None if ``name`` is not a number of a known catalogue.
+        That the number exists is not checked.
+    """
+    text = tidy(name)
+    return _number(text) or _number(text.removeprefix("pn "))
+
+
+def name_key(name: str) -> str:
+    """Return the key under which a name is looked up.
+
+    Parameters
+    ----------
+    name : str
+        A catalogue number or a common name in any spelling.
+
+    Returns
+    -------
+    str
+        Equal for spellings of one name: case, blanks, apostrophes, accents,
+        leading zeros and the words "the" and "nebula" don't count. Signs
+        between digits do, as in "IRAS 09371+1212". Empty for no name at all.
+    """
+    number = canonical(name)
+    if number is not None:
+        return number.casefold()
+    words = [w for w in re.split(r"[^\w+.-]+", tidy(name)) if w not in _FILLERS]
+    text = " ".join(words)
+    text = re.sub(r"(?<=\d)[ .-](?=\d)", "-", text)  # keep numbers apart
+    return re.sub(r"(?<!\d)[^\w]+|[^\w]+(?!\d)|_", "", text)
+
+
+def _number(text: str) -> str | None:
+    if not re.search(r"\d", text):
+        return None
+    for pattern, form in _COMPILED:
+        match = pattern.fullmatch(text)
+        if match:
+            return _spell(form, match.groups())
+    return None
+
+
+def _spell(form: str, groups: tuple[str, ...]) -> str | None:
+    if ":upper" in form:
+        form, groups = form.replace(":upper", ""), (*groups[:-1], groups[-1].upper())
+    if form == "Sh2-{0}" and int(groups[0]) > _SHARPLESS_MAX:
+        # "sh2155" is Sh2-155 without its dash
+        if not groups[0].startswith("2") or int(groups[0][1:]) > _SHARPLESS_MAX:
+            return None
+        groups = (str(int(groups[0][1:])),)
+    return form.format(*groups)
