@@ -7,15 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nebula_utils import images, quality, sources, splits
 from nebula_utils.config import CLASS_NAMES, MIN_NEBULAE, OTHER
-from nebula_utils.counterfactuals import compute_palette
 from nebula_utils.errors import SourceError
 from nebula_utils.files import write_atomic
+from nebula_utils.judging import judge_source
 
 # Kept out of training and of every fold: the original's author's own example.
 HELD_OUT = ("LDN 1622",)
-PALETTE_SIDE = 128  # px; enough to judge a picture's palette
 
 
 @dataclass(frozen=True)
@@ -127,10 +125,7 @@ def load_dataset(
         If the source can't be had, a class name is unknown, or fewer than two classes
         are left.
     """
-    manifest = sources.load_source(source, photos_dir)
-    table = quality.check_quality(manifest)
-    kept = quality.apply_quality(manifest, table)
-    kept = kept.assign(palette=compute_palettes(kept), group=name_groups(kept))
+    kept = judge_source(source, photos_dir).kept
     if listing is not None:
         with write_atomic(listing) as temporary:
             kept.drop(columns="path").to_csv(temporary, index=False)
@@ -188,20 +183,3 @@ def make_dataset(
         left_out,
         manifest[hidden].reset_index(drop=True),
     )
-
-
-def name_groups(manifest: pd.DataFrame) -> np.ndarray:
-    """Return the name of each picture's group: its first nebula's, shape (n,), str."""
-    numbers = splits.make_groups(manifest, quality.find_duplicates(manifest))
-    first = manifest["nebula"].groupby(numbers).first()
-    return first.loc[numbers].to_numpy(str)
-
-
-def compute_palettes(manifest: pd.DataFrame) -> np.ndarray:
-    """Return each picture's palette, shape (n,), str."""
-
-    def judge(path: str) -> str:
-        image = images.read_image(Path(path), PALETTE_SIDE)
-        return compute_palette(images.to_float(image))
-
-    return np.array([judge(path) for path in manifest["path"]], dtype=str)
