@@ -103,7 +103,8 @@ def read_table(path: Path = TABLE) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a texture; empty text is "", unknown numbers are NaN.
+        One row a texture; empty text is "", unknown numbers are NaN. The class is
+        in ``label``, whether the file calls it so or ``type``.
 
     Raises
     ------
@@ -112,6 +113,7 @@ def read_table(path: Path = TABLE) -> pd.DataFrame:
     """
     try:
         table = pd.read_csv(path, keep_default_na=False, dtype=str)
+        table = table.rename(columns={"type": "label"})
         missing = [column for column in COLUMNS if column not in table.columns]
         if missing:
             raise SourceError(f"{path} has no column {', '.join(missing)}")
