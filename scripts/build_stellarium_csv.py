@@ -132,18 +132,20 @@ def label_texture(tile: dict) -> dict:
     row = {
         **{key: tile[key] for key in ("file", "credit", "ra_deg", "dec_deg")},
         "size_arcmin": tile["size_arcmin"],
-        **dict.fromkeys(("nebula", "type", "accept", "other_kind", "reason"), ""),
+        **dict.fromkeys(("nebula", "label", "accept", "other_kind", "reason"), ""),
         **{"use": "no", "label_source": "", "label_note": ""},
     }
     if found is None:
         return {**row, "reason": "no catalogue knows the object"}
     canonical, kind, place, source = found
     label = kind if kind in config.NEBULA_TYPES else "other"
-    row |= {"nebula": canonical, "type": label, "accept": label}
+    row |= {"nebula": canonical, "label": label, "accept": label}
     row |= {"other_kind": "" if label == kind else kind, "label_source": source}
-    if place and separation(place, (row["ra_deg"], row["dec_deg"])) > row[
-        "size_arcmin"
-    ] * 0.75 + 1:
+    if (
+        place
+        and separation(place, (row["ra_deg"], row["dec_deg"]))
+        > row["size_arcmin"] * 0.75 + 1
+    ):
         return {**row, "reason": "the object lies outside the texture"}
     return {**row, "use": "yes"}
 
@@ -212,12 +214,14 @@ def read_credits(path: Path) -> list[Credit]:
     found = []
     for entry in re.split(r"\n\s*4\.\d+[a-z]?\s", text):
         flat = " ".join(entry.split())
-        head, _, rest = flat.partition(" from ")
-        author, _, licence = rest.partition("License:")
+        start, _, licence = flat.partition("License:")
+        head, _, author = start.partition(" from ")
         match = re.match(r"(?:Images?|All messiers|M31 pictures).*", head)
         if not match:
             continue
-        names = re.sub(r"^Images? of ", "", head).replace("M31 pictures come", "M31")
+        names = re.sub(r"^Images? of |No machine-readable.*", "", head).replace(
+            "M31 pictures come", "M31"
+        )
         pictures = {squash(n) for n in re.split(r",| and ", names) if squash(n)}
         found.append(Credit(frozenset(pictures), author, read_licence(licence)))
     return found
@@ -271,14 +275,14 @@ def apply_corrections(table: pd.DataFrame, corrections: pd.DataFrame) -> pd.Data
         file = row["file"]
         if file not in table.index:
             raise KeyError(f"{CORRECTIONS.name} names {file}: no such texture")
-        if row["type"] or row["nebula"]:
+        if row["label"] or row["nebula"]:
             table.loc[file, ["use", "reason"]] = ["yes", ""]
             table.loc[file, "other_kind"] = row["other_kind"]
-        for column in ("nebula", "type", "accept", "other_kind", "use"):
+        for column in ("nebula", "label", "accept", "other_kind", "use"):
             if row[column]:
                 table.loc[file, column] = row[column]
-        if row["type"] and not row["accept"]:
-            table.loc[file, "accept"] = row["type"]
+        if row["label"] and not row["accept"]:
+            table.loc[file, "accept"] = row["label"]
         if table.loc[file, "use"] == "no":
             table.loc[file, "reason"] = row["why"]
         table.loc[file, "label_source"] = "hand"
@@ -289,16 +293,16 @@ def apply_corrections(table: pd.DataFrame, corrections: pd.DataFrame) -> pd.Data
 def check(table: pd.DataFrame) -> None:
     """Log the counts, and which textures are left out without a look by eye."""
     used = table[table["use"] == "yes"]
-    counts = used.groupby(["type", "other_kind"])["nebula"].agg(["size", "nunique"])
+    counts = used.groupby(["label", "other_kind"])["nebula"].agg(["size", "nunique"])
     _log.info("%s", counts.to_string())
     _log.info("%s", table["licence"].value_counts().to_string())
     left = table[(table["use"] == "no") & (table["label_source"] != "hand")]
-    _log.info("%s", left[["file", "nebula", "type", "reason"]].to_string())
+    _log.info("%s", left[["file", "nebula", "label", "reason"]].to_string())
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write the columns in their order, one row a texture, sorted by file."""
-    table = table[list(stellarium.COLUMNS)].sort_values("file")
+    table = table[[*stellarium.COLUMNS, "label_note"]].sort_values("file")
     with write_atomic(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
 
