@@ -265,11 +265,8 @@ def test_read_catalogue_refuses_other_files(tmp_path, content):
 
 def test_nebulae_of_the_default_images_are_in_the_catalogue():
     """Every nebula in data/stellarium.csv goes by its catalogue name."""
-    path = config.DATA / "stellarium.csv"
-    if not path.is_file():
-        pytest.skip("data/stellarium.csv is not there yet")
-    images = pd.read_csv(path, keep_default_na=False)
-    kind = "label" if "label" in images else "type"
-    nebulae = images.loc[images[kind].isin(config.NEBULA_TYPES), "nebula"].unique()
+    images = pd.read_csv(config.DATA / "stellarium.csv", keep_default_na=False)
+    kind = images["label" if "label" in images else "type"]
+    nebulae = images.loc[kind.isin(config.NEBULA_TYPES), "nebula"].unique()
     assert len(nebulae) > 50
     assert [n for n in nebulae if catalogue.resolve(n).name != n] == []
