@@ -22,7 +22,8 @@ class ProgramError(Exception):
 def wait_for_lock(folder: Path) -> Iterator[None]:
     """Wait until no other process works in the folder, and keep them out.
 
-    The operating system lifts the lock when the process ends, however it ends.
+    The operating system lifts the lock when the process and the programs that it
+    started have ended, however they end.
 
     Raises
     ------
@@ -35,6 +36,8 @@ def wait_for_lock(folder: Path) -> Iterator[None]:
             _log.info("waiting for another process that works in %s", folder)
             while not _try_lock(stream.fileno()):
                 time.sleep(0.5)
+        # What `run_program` starts may outlive a killed process: it keeps the lock.
+        os.set_inheritable(stream.fileno(), True)
         yield
 
 
@@ -90,7 +93,7 @@ def run_program(
         try:
             process = subprocess.Popen(
                 command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL,
-                stdout=out, stderr=err,
+                stdout=out, stderr=err, close_fds=False,
             )  # fmt: skip
         except OSError as error:
             raise ProgramError(f"{command[0]}: {error.strerror}") from error

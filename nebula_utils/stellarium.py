@@ -103,8 +103,7 @@ def read_table(path: Path = TABLE) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a texture; empty text is "", unknown numbers are NaN. The class is
-        in ``label``, whether the file calls it so or ``type``.
+        One row a texture; empty text is "", unknown numbers are NaN.
 
     Raises
     ------
@@ -113,7 +112,6 @@ def read_table(path: Path = TABLE) -> pd.DataFrame:
     """
     try:
         table = pd.read_csv(path, keep_default_na=False, dtype=str)
-        table = table.rename(columns={"type": "label"})
         missing = [column for column in COLUMNS if column not in table.columns]
         if missing:
             raise SourceError(f"{path} has no column {', '.join(missing)}")
@@ -148,7 +146,7 @@ def load_stellarium(folder: Path | str | None = None) -> pd.DataFrame:
         If there are no textures and they can't be fetched, or none is known.
     """
     folder = (Path(folder) if folder else fetch_textures()).resolve()
-    table = read_table()
+    table = read_table(TABLE)
     table = table[table["use"] == "yes"].sort_values("file")
     paths = table["file"].map(lambda name: folder / name)
     there = paths.map(Path.is_file).astype(bool)
