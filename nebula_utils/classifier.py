@@ -124,6 +124,8 @@ class Classifier:
         A class is in the prediction set if its probability reaches this.
     neighbours : dict of str to ndarray
         Training embeddings and what they show, as `export` writes them.
+    examples : dict of str to ndarray
+        Pictures to try, with their credit, as `export` writes them.
     about : dict
         ``model.json``.
     """
@@ -134,6 +136,7 @@ class Classifier:
     counterfactuals: tuple[str, ...]
     threshold: float
     neighbours: dict[str, np.ndarray] = field(default_factory=dict)
+    examples: dict[str, np.ndarray] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -321,12 +324,13 @@ def load_classifier(folder: Path = MODEL) -> Classifier:
         views=tuple(View(*view) for view in about["preprocessing"]["views"]),
         counterfactuals=tuple(about["counterfactuals"]),
         threshold=about["calibration"]["threshold"],
-        neighbours=_load_neighbours(folder / "neighbours.npz"),
+        neighbours=_load_arrays(folder / "neighbours.npz"),
+        examples=_load_arrays(folder / "examples.npz"),
         about=about,
     )
 
 
-def _load_neighbours(path: Path) -> dict[str, np.ndarray]:
+def _load_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)

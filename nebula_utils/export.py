@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from nebula_utils import images
 from nebula_utils.backbone import Backbone
@@ -19,6 +20,8 @@ from nebula_utils.quiet import import_tensorflow, silence_stderr
 from nebula_utils.study import INSIDE
 
 THUMBNAIL_SIDE = 96  # px
+EXAMPLE_SIDE = 384  # px
+SHOWN_COLUMNS = ("nebula", "label", "credit", "licence")
 FREE_LICENCES = ("CC", "public domain")
 
 
@@ -64,6 +67,7 @@ def export_classifier(
     export_lite(backbone, folder / "backbone.tflite")
     head.save(folder / "head.npz")
     _write_neighbours(folder / "neighbours.npz", dataset, X)
+    _write_examples(folder / "examples.npz", head, dataset, X)
     _write_text(folder / "labels.txt", "\n".join(head.class_names) + "\n")
     data = sorted(DATA.glob("*.csv"))
     content = {
@@ -132,9 +136,7 @@ def _write_neighbours(path: Path, dataset: Dataset, X: np.ndarray) -> None:
     may_show = np.array([is_free(licence) for licence in rows["licence"]])
     thumbnails = np.zeros((len(rows), THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), np.uint8)
     for i in np.flatnonzero(may_show):
-        recipe = Recipe((View(THUMBNAIL_SIDE),), INSIDE.get(rows["source"][i], 1.0))
-        image = images.read_image(Path(rows["path"][i]), recipe.min_side)
-        thumbnails[i] = images.to_uint8(recipe.make_views(image)[0])
+        thumbnails[i] = _read_square(rows.iloc[i], THUMBNAIL_SIDE)
     with write_atomic(path) as temporary:
         np.savez(
             temporary,
@@ -147,6 +149,37 @@ def _write_neighbours(path: Path, dataset: Dataset, X: np.ndarray) -> None:
             may_show=may_show,
             thumbnails=thumbnails,
         )
+
+
+def _write_examples(path: Path, head: Head, dataset: Dataset, X: np.ndarray) -> None:
+    """Keep pictures to try: the surest of each class, and those held out."""
+    rows = dataset.manifest
+    truth = head.predict_proba(X)[np.arange(len(X)), dataset.y]
+    clear = np.array([is_free(licence) for licence in rows["licence"]])
+    clear &= ~dataset.is_ambiguous
+    order = np.argsort(-truth, kind="stable")
+    first = {dataset.y[i]: i for i in order[::-1] if clear[i]}
+    trained = rows.iloc[[first[label] for label in sorted(first)]]
+    held_out = dataset.held_out
+    held_out = held_out[held_out["licence"].map(is_free).astype(bool)]
+    chosen = pd.concat([held_out, trained])
+    pictures = [_read_square(row, EXAMPLE_SIDE) for _, row in chosen.iterrows()]
+    if not pictures:
+        path.unlink(missing_ok=True)
+        return
+    with write_atomic(path) as temporary:
+        np.savez_compressed(
+            temporary,
+            pictures=np.stack(pictures),
+            trained=np.arange(len(chosen)) >= len(held_out),
+            **{name: chosen[name].to_numpy(str) for name in SHOWN_COLUMNS},
+        )
+
+
+def _read_square(row: pd.Series, side: int) -> np.ndarray:
+    recipe = Recipe((View(side),), INSIDE.get(row["source"], 1.0))
+    image = images.read_image(Path(row["path"]), recipe.min_side)
+    return images.to_uint8(recipe.make_views(image)[0])
 
 
 def _write_text(path: Path, text: str) -> None:
