@@ -117,6 +117,7 @@ def do_classify(args: argparse.Namespace) -> int:
 def do_app(args: argparse.Namespace) -> int:
     """Serve notebook 06 as a web page; returns when the server ends."""
     from nebula_utils.pipeline import KERNEL_ENVIRONMENT, find_notebooks
+    from nebula_utils.serving import TEMPLATE, limit_memory, make_environment
 
     (notebook,) = find_notebooks(["06_classifier"])
     if not (config.MODEL / "model.json").is_file():
@@ -135,7 +136,12 @@ def do_app(args: argparse.Namespace) -> int:
     logger.info("the page will be at http://127.0.0.1:%d/ (Ctrl-C ends)", args.port)
     command = [sys.executable, "-m", "voila", str(notebook), f"--port={args.port}"]
     os.chdir(config.REPOSITORY)  # where voila.json is
-    os.execve(sys.executable, command, {**os.environ, **KERNEL_ENVIRONMENT})
+    limit_memory()
+    os.execve(
+        sys.executable,
+        [*command, f"--template={TEMPLATE}"],
+        {**os.environ, **KERNEL_ENVIRONMENT, **make_environment()},
+    )
 
 
 def classify_path(
