@@ -272,7 +272,7 @@ def fit_keras(
     model.compile(
         tf.keras.optimizers.SGD(learning_rate),
         tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        ["accuracy"],
+        metrics=["accuracy"],
     )
     callbacks = [tf.keras.callbacks.TensorBoard(str(log_dir))] if log_dir else []
     an_epoch = int(np.ceil(len(X) / batch_size))
