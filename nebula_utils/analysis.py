@@ -1,0 +1,289 @@
+"""What notebooks 04 and 05 ask: scores, flips, the held-out nebula, other photos."""
+
+import hashlib
+import logging
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nebula_utils import evaluate, heads, splits, study, training
+from nebula_utils.backbone import Backbone
+from nebula_utils.config import MIN_NEBULAE, OTHER, RANDOM_STATE, cache_dir
+from nebula_utils.counterfactuals import REPORTED
+from nebula_utils.dataset import Dataset, load_dataset, make_dataset
+from nebula_utils.evaluate import Predictions
+from nebula_utils.features import apply_first
+from nebula_utils.files import compute_sha256, write_atomic
+from nebula_utils.study import Embeddings, Strategy
+
+log = logging.getLogger(__name__)
+
+DARK_EMISSION = ("dark", "emission")  # the original tool's two classes
+# Their source is part of a stored answer's key.
+_RULES = (study, training, heads, splits)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The out-of-fold answers of one strategy.
+
+    Attributes
+    ----------
+    dataset : Dataset
+        The pictures.
+    strategy : Strategy
+        How the heads were trained.
+    embeddings : Embeddings
+        What they were trained and asked on.
+    y_proba : dict of str to ndarray of shape (n_repeats, n_images, n_classes)
+        Answers to the pictures ``"as_is"`` and under each counterfactual.
+    random_split : ndarray of shape (n_repeats, n_images, n_classes), optional
+        Answers had the split been random; None if that was not asked.
+    """
+
+    dataset: Dataset
+    strategy: Strategy
+    embeddings: Embeddings
+    y_proba: dict[str, np.ndarray]
+    random_split: np.ndarray | None = None
+
+    @property
+    def predictions(self) -> Predictions:
+        """Answers to the pictures as they are."""
+        return study.predict_study(self.dataset, self.y_proba)
+
+    def predict_under(self, name: str) -> Predictions:
+        """Return the answers under one counterfactual."""
+        return study.predict_study(self.dataset, self.y_proba, name)
+
+    def predict_random_split(self) -> Predictions:
+        """Return the answers had the split been random.
+
+        Raises
+        ------
+        ValueError
+            If that was not asked.
+        """
+        if self.random_split is None:
+            raise ValueError("run_study was called with random_split=False")
+        return study.predict_study(self.dataset, {"as_is": self.random_split})
+
+    def ask(
+        self, rows: np.ndarray | pd.Index
+    ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+        """Return the mean answers to some pictures by colour, and the classes."""
+        rows = np.asarray(rows, int)
+        answers = {name: y.mean(0)[rows] for name, y in self.y_proba.items()}
+        return answers, self.dataset.class_names
+
+    def score(self) -> dict[str, Any]:
+        """Return every score that metrics.json holds of one head."""
+        flattering = None
+        if self.random_split is not None:
+            flattering = self.predict_random_split()
+        changed = {k: v for k, v in self.y_proba.items() if k != "as_is"}
+        palettes = self.dataset.palettes
+        return evaluate.score_head(self.predictions, changed, palettes, flattering)
+
+
+def run_study(
+    dataset: Dataset,
+    backbone: Backbone,
+    strategy: Strategy,
+    n_splits: int,
+    n_repeats: int,
+    random_state: int = RANDOM_STATE,
+    random_split: bool = True,
+) -> Answers:
+    """Cross-validate a strategy by nebula, or read the answers in the cache.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Pictures.
+    backbone : Backbone
+        Loaded feature extractor.
+    strategy : Strategy
+        How a head is trained.
+    n_splits, n_repeats, random_state : int
+        Of the cross-validation.
+    random_split : bool
+        Also run it once with a split by picture, to show how that flatters.
+
+    Returns
+    -------
+    Answers
+    """
+    embeddings = study.embed_dataset(dataset, backbone, strategy)
+    folds = study.make_splits(dataset, n_splits, n_repeats, random_state)
+    y_proba = _cross_validate(dataset, embeddings, strategy, folds)
+    if not random_split:
+        return Answers(dataset, strategy, embeddings, y_proba)
+    loose = dataset.ungroup()
+    loosened = study.embed_dataset(loose, backbone, strategy, ())
+    folds = study.make_splits(loose, n_splits, 1, random_state)
+    flattering = _cross_validate(loose, loosened, strategy, folds)["as_is"]
+    return Answers(dataset, strategy, embeddings, y_proba, flattering)
+
+
+def narrow(
+    dataset: Dataset,
+    classes: tuple[str, ...] = DARK_EMISSION,
+    min_nebulae: int = MIN_NEBULAE,
+) -> Dataset | None:
+    """Return the part of a dataset that shows some classes; None if one is missing."""
+    if not set(classes) <= set(dataset.class_names):
+        return None
+    rows = pd.concat([dataset.manifest, dataset.held_out], ignore_index=True)
+    return make_dataset(rows, classes, min_nebulae)
+
+
+def list_flips(answers: Answers, counterfactual: str = "grey") -> pd.DataFrame:
+    """List the nebula pictures whose answer a change of colour changes.
+
+    Parameters
+    ----------
+    answers : Answers
+        Of one strategy.
+    counterfactual : str
+        Which change.
+
+    Returns
+    -------
+    DataFrame
+        One row a picture whose mean answer flips: ``row`` (in the dataset),
+        ``nebula``, ``label``, ``before``, ``after``, ``was_right`` and ``shift``, how
+        much probability the first answer lost; those that lost most come first.
+    """
+    names = np.array(answers.dataset.class_names)
+    before = answers.y_proba["as_is"].mean(0)
+    after = answers.y_proba[counterfactual].mean(0)
+    old, new = before.argmax(1), after.argmax(1)
+    every = np.arange(len(old))
+    table = pd.DataFrame(
+        {
+            "row": every,
+            "nebula": answers.dataset.manifest["nebula"].to_numpy(),
+            "label": names[answers.dataset.y],
+            "before": names[old],
+            "after": names[new],
+            "was_right": answers.dataset.accept[every, old],
+            "shift": (before[every, old] - after[every, old]).round(3),
+        }
+    )
+    flipped = table[(old != new) & (table["label"] != OTHER)]
+    return flipped.sort_values(["shift", "row"], ascending=[False, True])
+
+
+def ask_held_out(
+    answers: Answers, backbone: Backbone, counterfactuals: tuple[str, ...] = REPORTED
+) -> pd.DataFrame:
+    """Ask a head that was fitted on all pictures about those that were held out.
+
+    Parameters
+    ----------
+    answers : Answers
+        Their dataset says what is held out.
+    backbone : Backbone
+        Loaded feature extractor.
+    counterfactuals : tuple of str
+        Colour interventions.
+
+    Returns
+    -------
+    DataFrame
+        One row a picture and intervention (``nebula``, ``colour``), the probabilities
+        of every class; empty without such pictures.
+    """
+    dataset = answers.dataset
+    held = Dataset(dataset.held_out, dataset.class_names, {}, dataset.held_out[:0])
+    columns = ["nebula", "colour", *dataset.class_names]
+    if held.manifest.empty:
+        return pd.DataFrame(columns=columns)
+    head = study.fit_strategy(dataset, answers.embeddings, answers.strategy).head
+    rows = []
+    for name in ("as_is", *counterfactuals):
+        views = answers.strategy.test
+        views = views if name == "as_is" else apply_first(name, views)
+        X = study.embed_pictures(held, backbone, views).mean(1)
+        found = zip(held.manifest["nebula"], head.predict_proba(X), strict=True)
+        rows += [[nebula, name, *proba] for nebula, proba in found]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def score_external(
+    answers: Answers, backbone: Backbone, photos_dir: Path | str
+) -> dict[str, Any]:
+    """Score a strategy on pictures of another source that no head ever saw.
+
+    Parameters
+    ----------
+    answers : Answers
+        Its training pictures; nebulae of the other source are left out of the fit.
+    backbone : Backbone
+        Loaded feature extractor.
+    photos_dir : Path or str
+        Folder for the source ``photos``.
+
+    Returns
+    -------
+    dict
+        The keys of one head in metrics.json.
+    """
+    names = answers.dataset.class_names
+    photos = load_dataset("photos", photos_dir, names, min_nebulae=1)
+    photos = Dataset(photos.manifest, names, photos.left_out, photos.held_out)
+    seen = np.isin(answers.dataset.manifest["nebula"], photos.manifest["nebula"])
+    rows = np.flatnonzero(~seen)
+    head = study.fit_strategy(
+        answers.dataset, answers.embeddings, answers.strategy, rows
+    ).head
+    asked = study.embed_dataset(photos, backbone, answers.strategy).test
+    y_proba = {name: head.predict_proba(X)[None] for name, X in asked.items()}
+    return Answers(photos, answers.strategy, answers.embeddings, y_proba).score()
+
+
+def _cross_validate(
+    dataset: Dataset,
+    embeddings: Embeddings,
+    strategy: Strategy,
+    folds: list[splits.Split],
+) -> dict[str, np.ndarray]:
+    key = _make_key(dataset, embeddings, strategy, folds)
+    path = cache_dir() / "answers" / f"{key[:20]}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        log.warning("%s is damaged (%s): computed again", path, error)
+    y_proba = study.cross_validate(dataset, embeddings, strategy, folds)
+    with write_atomic(path) as temporary:
+        np.savez(temporary, **y_proba)  # type: ignore[arg-type]
+    return y_proba
+
+
+def _make_key(
+    dataset: Dataset,
+    embeddings: Embeddings,
+    strategy: Strategy,
+    folds: list[splits.Split],
+) -> str:
+    # Whatever decides an answer: the arrays themselves, the folds, and the code.
+    digest = hashlib.sha256(repr((strategy, dataset.class_names)).encode())
+    for module in _RULES:
+        digest.update(compute_sha256(Path(str(module.__file__))).encode())
+    arrays = [part for part in embeddings.train if part is not None]
+    arrays += [dataset.y, dataset.groups, dataset.is_ambiguous]
+    for name, X in embeddings.test.items():
+        digest.update(name.encode())
+        arrays.append(X)
+    arrays += [rows for fold in folds for rows in fold[2:]]
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,89 @@
+"""Run the notebooks in place, as they are committed; fill in findings and README.
+
+    python scripts/run_notebooks.py [01 04 …]
+
+Unlike `nebula run`, which writes executed copies under reports/, this writes the
+outputs into notebooks/ themselves. Findings and the README's numbers are taken from
+the run, so that no number in a text is older than the results.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+from nebula_utils import config, reporting
+from nebula_utils.files import write_atomic
+from nebula_utils.findings import FINDINGS
+from nebula_utils.pipeline import KERNEL_ENVIRONMENT, find_notebooks
+
+_FINDING = re.compile(r"(<!-- finding:begin -->\n).*?(\n<!-- finding:end -->)", re.S)
+
+
+def run_in_place(path: Path) -> None:
+    """Execute a notebook and write it back, outputs only."""
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        notebook,
+        timeout=1800,
+        kernel_name="python3",
+        record_timing=False,
+        resources={"metadata": {"path": str(path.parent)}},
+    )
+    client.execute()
+    # Widgets' states are large and differ in every run.
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata["language_info"] = {"name": "python"}
+    fill_finding(notebook, path.stem)
+    write_text(path, nbformat.writes(notebook) + "\n")
+
+
+def fill_finding(notebook: nbformat.NotebookNode, name: str) -> None:
+    """Put this run's finding into the title cell."""
+    metrics_file = config.REPORTS / "metrics.json"
+    if name not in FINDINGS or not metrics_file.is_file():
+        return
+    printed = "".join(
+        output["text"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if output["output_type"] == "stream"
+    )
+    finding = FINDINGS[name](reporting.read_json(metrics_file), printed)
+    title = notebook.cells[0]
+    title.source = _FINDING.sub(
+        lambda match: f"{match[1]}**Finding:** {finding}{match[2]}", title.source
+    )
+
+
+def fill_readme() -> None:
+    """Put the numbers of metrics.json into the README."""
+    readme = config.REPOSITORY / "README.md"
+    metrics = reporting.read_json(config.REPORTS / "metrics.json")
+    write_text(readme, reporting.render_readme(metrics, readme.read_text("utf-8")))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file whole."""
+    with write_atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    """Run the named notebooks, or all."""
+    os.environ.update(KERNEL_ENVIRONMENT)
+    for path in find_notebooks(sys.argv[1:]):
+        run_in_place(path)
+    # A finding may rest on a number that a later notebook wrote.
+    for path in find_notebooks():
+        notebook = nbformat.read(path, as_version=4)
+        fill_finding(notebook, path.stem)
+        write_text(path, nbformat.writes(notebook) + "\n")
+    fill_readme()
+
+
+if __name__ == "__main__":
+    main()
