@@ -6,6 +6,7 @@ fingerprint and the picture's bytes together name an embedding for good, which i
 second run does no forward pass.
 """
 
+import csv
 import hashlib
 import json
 import logging
@@ -20,9 +21,9 @@ import numpy as np
 from tqdm import tqdm
 
 from nebula_utils import counterfactuals, images
-from nebula_utils.backbone import Backbone
-from nebula_utils.config import IMAGE_SIZE, cache_dir
-from nebula_utils.errors import ImageError
+from nebula_utils.backbone import Backbone, load_backbone
+from nebula_utils.config import DEFAULT_BACKBONE, IMAGE_SIZE, cache_dir
+from nebula_utils.errors import ImageError, SourceError
 from nebula_utils.files import compute_sha256, write_atomic
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,9 @@ IMAGES_A_PART = 64  # pictures in one file of the cache
 FORWARD_BATCH = 32  # views in one forward pass
 # What NumPy and zipfile raise on bytes that are no longer what was written.
 DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+PICTURE_SUFFIXES = frozenset(
+    ".jpg .jpeg .png .webp .tif .tiff .gif .bmp .heic .heif .fits .fit .fts".split()
+)
 DECODERS = 2  # threads that decode while the network works
 
 # Corners (top, left) of the crops, as shares of the room that the crop leaves.
@@ -183,6 +187,7 @@ def extract_features(
     backbone: Backbone,
     recipe: Recipe = Recipe(),  # noqa: B008 - frozen, so safe as a default
     use_cache: bool = True,
+    batch_size: int = FORWARD_BATCH,
 ) -> Features:
     """Embed pictures with a frozen backbone, or read what was embedded before.
 
@@ -196,6 +201,8 @@ def extract_features(
         Which views to embed.
     use_cache : bool
         Whether to read and write ``$NEBULA_CACHE/features``.
+    batch_size : int
+        Views in one forward pass; changes memory and time, not the result.
 
     Returns
     -------
@@ -220,7 +227,7 @@ def extract_features(
         if key not in known:
             missing.setdefault(key, index)
     part: dict[str, np.ndarray] = {}
-    for key, outcome in _embed_files(paths, missing, backbone, recipe):
+    for key, outcome in _embed_files(paths, missing, backbone, recipe, batch_size):
         if isinstance(outcome, str):
             failed |= {i: outcome for i, other in keys.items() if other == key}
             continue
@@ -234,6 +241,56 @@ def extract_features(
     empty = np.empty((0, len(recipe.views), backbone.n_features), np.float32)
     X = np.stack([known[keys[i]] for i in kept]) if len(kept) else empty
     return Features(X, kept, failed)
+
+
+def extract_to_npz(
+    source: Path,
+    out: Path,
+    backbone: str = DEFAULT_BACKBONE,
+    batch_size: int = FORWARD_BATCH,
+) -> list[tuple[str, str]]:
+    """Embed a folder of pictures, or those that a manifest lists, into one file.
+
+    Parameters
+    ----------
+    source : Path
+        A folder, searched through, or a CSV file with a column ``path`` or ``file``,
+        relative to the CSV's own folder.
+    out : Path
+        The ``.npz`` to write: ``features`` float32 (n, d), ``path`` (n,), ``backbone``
+        and ``preprocessing``.
+    backbone : str
+        As for `backbone.load_backbone`.
+    batch_size : int
+        Views in one forward pass; changes memory and time, not the result.
+
+    Returns
+    -------
+    list of (path, reason)
+        The files that could not be used.
+
+    Raises
+    ------
+    SourceError
+        If the source has no picture at all that can be used.
+    """
+    paths = _list_pictures(source)
+    recipe = Recipe()
+    loaded = load_backbone(backbone)
+    found = extract_features(paths, loaded, recipe, batch_size=batch_size)
+    failed = [(str(paths[i]), reason) for i, reason in sorted(found.failed.items())]
+    if not len(found.kept):
+        first = f" ({failed[0][0]}: {failed[0][1]})" if failed else ""
+        raise SourceError(f"no picture in {source} can be used{first}")
+    with write_atomic(out) as temporary:
+        np.savez(
+            temporary,
+            features=found.X[:, 0],
+            path=np.array([str(paths[i]) for i in found.kept]),
+            backbone=np.array(f"{loaded.name} {loaded.sha256}"),
+            preprocessing=np.array(recipe.key),
+        )
+    return failed
 
 
 class FeatureCache:
@@ -330,6 +387,27 @@ def embed_views(
     return X.reshape(len(batch), n_views, backbone.n_features)
 
 
+def _list_pictures(source: Path) -> list[Path]:
+    if source.is_dir():
+        hidden = (".", "__MACOSX")
+        return sorted(
+            file
+            for file in source.rglob("*")
+            if file.is_file()
+            and file.suffix.lower() in PICTURE_SUFFIXES
+            and not any(part.startswith(hidden) for part in file.parts[-2:])
+        )
+    try:
+        with open(source, newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SourceError(f"can't read {source}: {error}") from error
+    column = next((c for c in ("path", "file") if rows and c in rows[0]), None)
+    if column is None:
+        raise SourceError(f"{source} has no rows with a column 'path' or 'file'")
+    return [source.parent / row[column] for row in rows]
+
+
 def _hash_files(
     paths: Sequence[Path | str],
 ) -> tuple[dict[int, str], dict[int, str]]:
@@ -360,11 +438,12 @@ def _embed_files(
     missing: dict[str, int],
     backbone: Backbone,
     recipe: Recipe,
+    batch_size: int,
 ) -> Iterator[tuple[str, np.ndarray | str]]:
     """Yield (key, embedding or reason) of each file, decoding ahead in threads."""
     if not missing:
         return
-    a_batch = max(2, FORWARD_BATCH // len(recipe.views))
+    a_batch = max(2, batch_size // len(recipe.views))
     ready: list[tuple[str, list[np.ndarray]]] = []
     progress = tqdm(total=len(missing), desc="embedding", unit="image", disable=None)
     with ThreadPoolExecutor(DECODERS) as pool, progress:

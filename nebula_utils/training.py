@@ -27,6 +27,7 @@ MAX_ITERATIONS = 300
 ORIGINAL_STEPS = 4000
 ORIGINAL_LEARNING_RATE = 0.01
 ORIGINAL_BATCH_SIZE = 100
+STEPS_A_POINT = 100  # of the learning curves
 
 
 class Samples(NamedTuple):
@@ -262,7 +263,8 @@ def fit_keras(
     head : Head
         The dense layer as a head.
     history : dict of str to list of float
-        ``loss``, ``accuracy``, ``val_loss`` and ``val_accuracy``, one an epoch.
+        ``loss``, ``accuracy``, ``val_loss`` and ``val_accuracy``, one every
+        `STEPS_A_POINT` steps.
     """
     tf = import_tensorflow()
     tf.keras.utils.set_random_seed(random_state)
@@ -275,12 +277,11 @@ def fit_keras(
         metrics=["accuracy"],
     )
     callbacks = [tf.keras.callbacks.TensorBoard(str(log_dir))] if log_dir else []
-    an_epoch = int(np.ceil(len(X) / batch_size))
+    batches = tf.data.Dataset.from_tensor_slices((X, y)).shuffle(len(X), random_state)
     fitted = model.fit(
-        X,
-        y,
-        batch_size,
-        epochs=max(1, round(steps / an_epoch)),
+        batches.batch(batch_size).repeat(),
+        epochs=max(1, round(steps / STEPS_A_POINT)),
+        steps_per_epoch=min(steps, STEPS_A_POINT),
         validation_data=validation,
         callbacks=callbacks,
         verbose=0,

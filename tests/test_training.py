@@ -106,7 +106,7 @@ def test_keras_reaches_the_same_answer(samples, tmp_path):
     train, test = np.arange(120) % 3 > 0, np.arange(120) % 3 == 0
     X, y = samples.X, samples.y
     keras, history = fit_keras(
-        X[train], y[train], NAMES, (X[test], y[test]), steps=2000, log_dir=tmp_path
+        X[train], y[train], NAMES, (X[test], y[test]), steps=1000, log_dir=tmp_path
     )
     logistic = fit_logistic(X[train], y[train], NAMES, penalty=1.0)
     agree = keras.predict_proba(X[test]).argmax(1) == logistic.predict_proba(
