@@ -60,9 +60,9 @@ def render_answer(
 <p>{escape(wording.sentence)}</p>
 {"".join(lines)}
 {render_bars(result.probabilities)}
-</div>
-</div>
 {_render_activation(result)}
+</div>
+</div>
 {_render_strip(result, strip)}
 {_render_neighbours(result.neighbours)}
 </section>"""

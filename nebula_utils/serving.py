@@ -56,6 +56,7 @@ def make_environment() -> dict[str, str]:
         return os.pathsep.join(filter(None, (folder, os.environ.get(variable))))
 
     return {
+        "NEBULA_SERVED": "1",  # no paths of this machine may be typed
         "JUPYTER_PATH": put_first(str(STATIC / "jupyter"), "JUPYTER_PATH"),
         "PYTHONPATH": put_first(str(REPOSITORY), "PYTHONPATH"),
     }

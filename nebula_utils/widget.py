@@ -5,6 +5,7 @@ is in `wording`, how it is drawn in `answer_html`, how files come in, in `upload
 """
 
 import io
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from html import escape
@@ -38,7 +39,7 @@ class Answerer(Protocol):
 
 
 def build_app(
-    classifier: Answerer, allow_paths: bool = False, card: str | None = None
+    classifier: Answerer, allow_paths: bool | None = None, card: str | None = None
 ) -> "ClassifierApp":
     """Build the classifier's page.
 
@@ -46,9 +47,9 @@ def build_app(
     ----------
     classifier : Classifier
         As `classifier.load_classifier` gives it.
-    allow_paths : bool, default=False
-        Whether a path of this machine may be typed: in one's own JupyterLab, never in
-        a page that is served to others.
+    allow_paths : bool, optional
+        Whether a path of this machine may be typed. Default: yes, but never in a page
+        that is served to others.
     card : str, optional
         The model card, as Markdown; default: the one of ``reports/model``.
 
@@ -57,7 +58,14 @@ def build_app(
     ClassifierApp
         A widget; show it as a cell's last value.
     """
+    if allow_paths is None:
+        allow_paths = not is_served()
     return ClassifierApp(classifier, allow_paths, read_card() if card is None else card)
+
+
+def is_served() -> bool:
+    """Say whether this process answers a served page, not somebody's own notebook."""
+    return any(name.startswith(("VOILA_", "NEBULA_SERVED")) for name in os.environ)
 
 
 def read_card(folder: Path = MODEL) -> str:
