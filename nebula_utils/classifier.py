@@ -16,7 +16,7 @@ from nebula_utils import images
 from nebula_utils.backbone import Backbone
 from nebula_utils.config import MODEL, OTHER
 from nebula_utils.errors import ModelError
-from nebula_utils.features import Recipe, View, apply_first, embed_views
+from nebula_utils.features import Recipe, View, apply_first
 from nebula_utils.heads import Head, load_head
 from nebula_utils.runtime import LiteBackbone
 
@@ -73,11 +73,12 @@ class Result:
     counterfactuals : dict of str to dict of str to float
         The probabilities after each colour intervention.
     activation : ndarray of shape (rows, columns), float32, or None
-        Class activation map of the label over the largest centred square, in [0, 1].
+        Class activation map of the label, in [0, 1], over the first view (the largest
+        centred square).
     neighbours : tuple of Neighbour
         The most similar training pictures.
     picture : ndarray of shape (h, w, 3), uint8
-        The picture, at most 512 px at its shorter side.
+        The picture; its shorter side is below 1024 px, decoded smaller if need be.
     """
 
     path: str
@@ -163,10 +164,14 @@ class Classifier:
         ImageError
             If it can't be used as a picture.
         """
-        recipe = self._make_recipe()
+        views = self._list_views()
+        unique = tuple(dict.fromkeys(views))
+        recipe = Recipe(unique)
         image = images.read_image(source, max(recipe.min_side, THUMBNAIL_SIDE))
-        X = embed_views([recipe.make_views(image)], self.backbone)[0]
-        asked = X.reshape(1 + len(self.counterfactuals), len(self.views), -1).mean(1)
+        X, maps = self._embed(recipe.make_views(image))
+        rows = [unique.index(view) for view in views]
+        asked = X[rows].reshape(1 + len(self.counterfactuals), len(self.views), -1)
+        asked = asked.mean(1)
         y_proba = self.head.predict_proba(asked.astype(np.float64))
         answers = [self._name(row) for row in y_proba]
         proba = y_proba[0]
@@ -187,11 +192,11 @@ class Classifier:
             stability=_round(held.mean()),
             candidates=tuple(self.class_names[i] for i in order),
             counterfactuals=strip,
-            activation=self._compute_activation(image, best),
+            activation=None
+            if maps is None
+            else compute_activation_map(maps, self.head, best),
             neighbours=self._find_neighbours(asked[0]),
-            picture=images.resize_short_side(image, THUMBNAIL_SIDE)
-            if min(image.shape[:2]) > THUMBNAIL_SIDE
-            else image,
+            picture=image,
         )
 
     def make_strip(self, image: np.ndarray, side: int = 160) -> dict[str, np.ndarray]:
@@ -215,21 +220,30 @@ class Classifier:
             for name, view in zip(self.counterfactuals, made, strict=True)
         }
 
-    def _make_recipe(self) -> Recipe:
+    def _list_views(self) -> tuple[View, ...]:
         changed = [apply_first(name, self.views) for name in self.counterfactuals]
-        return Recipe(sum(changed, self.views))
+        same = [_simplify(view) for view in sum(changed, self.views)]
+        return tuple(same)
+
+    def _embed(self, batch: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Embed views; return also the first one's feature map, if there is one."""
+        X = np.empty((len(batch), self.backbone.n_features), np.float32)
+        first = None
+        sizes = np.array([len(view) for view in batch])
+        for size in dict.fromkeys(sizes):
+            rows = np.flatnonzero(sizes == size)
+            found = self.backbone.compute_feature_map(
+                np.stack([batch[i] for i in rows])
+            )
+            X[rows] = found.mean((1, 2)) if found.ndim == 4 else found
+            if rows[0] == 0 and found.ndim == 4:
+                first = found[0]
+        return X, first
 
     def _name(self, proba: np.ndarray) -> dict[str, float]:
         return {
             name: _round(p) for name, p in zip(self.class_names, proba, strict=True)
         }
-
-    def _compute_activation(self, image: np.ndarray, label: int) -> np.ndarray | None:
-        view = Recipe((self.views[0]._replace(crop="whole"),)).make_views(image)[0]
-        found = self.backbone.compute_feature_map(view[None])
-        if found.ndim != 4:
-            return None
-        return compute_activation_map(found[0], self.head, label)
 
     def _find_neighbours(self, x: np.ndarray) -> tuple[Neighbour, ...]:
         if not self.neighbours:
@@ -340,6 +354,13 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray]:
         raise ModelError(
             f"{path} is damaged ({error}): run `make reproduce` again"
         ) from error
+
+
+def _simplify(view: View) -> View:
+    # Grey twice is grey: one forward pass less.
+    steps = view.colour.split(">")
+    kept = [s for i, s in enumerate(steps) if s != "grey" or steps[i - 1 : i] != [s]]
+    return view._replace(colour=">".join(kept))
 
 
 def _round(value: float) -> float:

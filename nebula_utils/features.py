@@ -135,10 +135,10 @@ class Recipe:
         """
         square = images.centre_crop(images.crop_inside(image, self.inside))
         shaped = {
-            (view.size, view.crop): images.to_float(
-                images.resize_image(self._crop(square, view.crop), view.size, view.size)
+            (size, crop): images.to_float(
+                images.resize_image(self._crop(square, crop), size, size)
             )
-            for view in self.views
+            for size, crop in {(view.size, view.crop) for view in self.views}
         }
         return [
             _colour(shaped[view.size, view.crop], view, seed) for view in self.views
