@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, special
+from scipy.ndimage import map_coordinates
 
 Floats = NDArray[np.float32]
 Seed = int | np.random.Generator
@@ -162,6 +163,44 @@ def make_dust_screen(
 
 
 @lru_cache(maxsize=4)
+def make_galactic_dust(shape: tuple[int, int], random_state: Seed) -> Floats:
+    """Make the dust of the Galactic plane: lanes along a band across the picture.
+
+    Parameters
+    ----------
+    shape : tuple of 2 ints
+        Height and width in pixels.
+    random_state : int or Generator
+        Seed.
+
+    Returns
+    -------
+    ndarray of float32, shape (h, w)
+        A_V in magnitudes, at least 0: a fractal field, stretched up to 2.2 times along
+        a band of random tilt and width and cut at a random level, times fine lognormal
+        structure. The shapes are a sketch of wide Milky Way photographs, not a model
+        of the interstellar medium.
+    """
+    rng = np.random.default_rng(random_state)
+    height, width = shape
+    rows, columns = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    tilt, stretch = rng.uniform(0, np.pi), rng.uniform(1, 2.2)
+    beta = rng.uniform(2.7, 3.1)
+    field, _ = make_fractal_field((2 * height, 2 * width), beta, rng)
+    along = columns * np.cos(tilt) + rows * np.sin(tilt)
+    across = rows * np.cos(tilt) - columns * np.sin(tilt)
+    places = [height * (1 + across * 0.5), width * (1 + along * 0.5 / stretch)]
+    lanes = map_coordinates(field, places, order=1, mode="wrap")
+    lanes = (lanes - lanes.mean()) / lanes.std()
+    fine = make_column_density(shape, 2.7, rng.uniform(0.4, 0.8), None, rng)
+    offset, breadth = rng.uniform(-0.6, 0.6), rng.uniform(0.3, 1.5)
+    band = np.exp(-(((across - offset) / breadth) ** 2))
+    level, softness = rng.uniform(-0.7, 0.4), rng.uniform(0.5, 1.5)
+    core = np.maximum((lanes - level) / softness, 0)
+    a_v = (rng.uniform(0.7, 2.4) * core + 0.15) * fine * band
+    return a_v.astype(np.float32)
+
+
 def _log_frequency(shape: tuple[int, int]) -> Floats:
     rows = fft.fftfreq(shape[0])[:, np.newaxis]
     columns = fft.fftfreq(shape[1])[np.newaxis]

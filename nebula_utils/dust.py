@@ -17,7 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nebula_utils import stars
-from nebula_utils.clouds import KINDS, make_dust_screen, make_fractal_field
+from nebula_utils.clouds import (
+    KINDS,
+    make_dust_screen,
+    make_fractal_field,
+    make_galactic_dust,
+)
 from nebula_utils.errors import ImageError
 
 Floats = NDArray[np.float32]
@@ -184,11 +189,14 @@ class DarkNebula:
     cloudshine: float = 0.0
 
     @classmethod
-    def draw(cls, random_state: Seed) -> "DarkNebula":
+    def draw(
+        cls, random_state: Seed, kind_shares: tuple[float, ...] = ()
+    ) -> "DarkNebula":
         """Draw a nebula: A_V 1.8 to 10, R_V 3.1 to 5.5, half with cloudshine."""
         rng = np.random.default_rng(random_state)
+        shares = kind_shares or SKIES["varied"].kind_shares
         return cls(
-            kind=str(rng.choice(KINDS, p=_KIND_SHARES)),
+            kind=str(rng.choice(KINDS, p=shares)),
             a_v=float(np.exp(rng.uniform(np.log(1.8), np.log(10)))),
             r_v=float(rng.uniform(3.1, 5.5)),
             foreground=float(rng.uniform(0, 0.2)),
@@ -197,24 +205,84 @@ class DarkNebula:
             ),
         )
 
+    @classmethod
+    def draw_galactic(cls, random_state: Seed) -> "DarkNebula":
+        """Draw the dust of the Galactic plane: 5 to 40 % of the light is before it."""
+        rng = np.random.default_rng(random_state)
+        return cls(
+            kind="galactic",
+            a_v=1.0,
+            r_v=float(rng.uniform(3.1, 5.5)),
+            foreground=float(rng.uniform(0.05, 0.4)),
+            cloudshine=float(rng.choice([0.0, 1.0])),
+        )
+
 
 # No cloudshine, some, or so much that the dust outshines a dark sky; 4 would hide it.
 _SHINES, _SHINE_SHARES = (0.0, 2.2, 11.0), (0.54, 0.38, 0.08)
-_KIND_SHARES = (0.30, 0.18, 0.24, 0.20, 0.08)
-_COVER = (
-    0.04,
-    0.7,
-)  # share of a drawn picture where A_V is above a quarter of its peak
-# Simulated fields off, in and in the bright clouds of the Galactic plane: stars a
-# pixel (224 to the long side), glow over the light of the faintest stars, A_V of the
-# field and its contrast.
-_FIELDS = (
-    ((0.01, 0.05), (4, 12), (0.0, 0.4), (0.0, 0.2)),
-    ((0.05, 0.30), (2, 6), (0.1, 1.0), (0.0, 0.3)),
-    ((0.15, 0.50), (3, 8), (0.3, 1.6), (0.2, 0.6)),
-)
-_FIELD_SHARES = (0.2, 0.5, 0.3)
+# Share of a drawn picture where A_V is above a quarter of its peak.
+_COVER = (0.04, 0.7)
 _HYDROGEN = (1.0, 0.12, 0.2)  # linear RGB of H-alpha with some H-beta
+
+
+@dataclass(frozen=True)
+class Sky:
+    """Which star fields are simulated, and how they are developed.
+
+    Attributes
+    ----------
+    fields : tuple of 4-tuples of (low, high)
+        Kinds of field: stars a pixel (224 to the long side), glow over the light of
+        the faintest stars, A_V of the field, and contrast of its star clouds.
+    field_shares : tuple of float
+        How often each kind is drawn; sums to 1.
+    kind_shares : tuple of float
+        How often each of `KINDS` is in front; empty for dust along the Galactic
+        plane (`clouds.make_galactic_dust`) over the whole field.
+    level : (factor, offset, largest)
+        Of the encoded median, which is drawn from 0.08 to 0.35.
+    saturation : float
+        Factor of the colours.
+    """
+
+    fields: tuple[tuple[tuple[float, float], ...], ...]
+    field_shares: tuple[float, ...]
+    kind_shares: tuple[float, ...]
+    level: tuple[float, float, float] = (1.0, 0.0, 1.0)
+    saturation: float = 1.0
+
+
+SKIES = {
+    # Fields off, in and in the bright clouds of the Galactic plane.
+    "varied": Sky(
+        (
+            ((0.01, 0.05), (4, 12), (0.0, 0.4), (0.0, 0.2)),
+            ((0.05, 0.30), (2, 6), (0.1, 1.0), (0.0, 0.3)),
+            ((0.15, 0.50), (3, 8), (0.3, 1.6), (0.2, 0.6)),
+        ),
+        (0.2, 0.5, 0.3),
+        (0.30, 0.18, 0.24, 0.20, 0.08),
+    ),
+    # Rich, brightly developed star clouds, as most photographers show dark nebulae.
+    "rich": Sky(
+        (
+            ((0.3, 1.0), (10, 40), (0.3, 1.8), (0.5, 1.1)),
+            ((0.15, 0.5), (6, 20), (0.2, 1.4), (0.3, 0.8)),
+        ),
+        (0.6, 0.4),
+        (0.25, 0.07, 0.25, 0.38, 0.05),
+        (1.6, 0.05, 0.55),
+        1.3,
+    ),
+    # Wide views of the Milky Way with its dark lanes.
+    "galactic": Sky(
+        (((0.3, 1.2), (8, 40), (0.3, 1.8), (0.0, 0.4)),),
+        (1.0,),
+        (),
+        (1.3, 0.05, 0.5),
+        1.3,
+    ),
+}
 
 
 def simulate_dark_nebula(
@@ -222,6 +290,7 @@ def simulate_dark_nebula(
     random_state: int = 0,
     nebula: DarkNebula | None = None,
     shape: tuple[int, int] = (224, 224),
+    sky: str = "varied",
 ) -> tuple[Floats, Floats]:
     """Make one scene with and without its dark nebula, all else equal.
 
@@ -243,6 +312,8 @@ def simulate_dark_nebula(
         values: ``replace(DarkNebula.draw(seed), a_v=0.0)`` of `dataclasses`.
     shape : tuple of 2 ints, default (224, 224)
         Height and width in pixels, if there is no background.
+    sky : str, default "varied"
+        One of `SKIES`, if there is no background.
 
     Returns
     -------
@@ -258,10 +329,15 @@ def simulate_dark_nebula(
     if background is not None:
         background = _check(background)
         shape = (background.shape[0], background.shape[1])
-    nebula = nebula or DarkNebula.draw(dust_rng)
+    style = SKIES[sky]
+    if background is None and not style.kind_shares:
+        nebula = nebula or DarkNebula.draw_galactic(dust_rng)
+        a_v = make_galactic_dust(shape, dust_rng)
+        return _simulate_scene(a_v, nebula, sky_rng, style)
+    nebula = nebula or DarkNebula.draw(dust_rng, style.kind_shares)
     a_v = _draw_screen(shape, nebula, dust_rng)
     if background is None:
-        return _simulate_scene(a_v, nebula, sky_rng)
+        return _simulate_scene(a_v, nebula, sky_rng, style)
     return _cover_picture(background, a_v, nebula, sky_rng)
 
 
@@ -303,14 +379,16 @@ def _draw_screen(
 
 
 def _simulate_scene(
-    a_v: Floats, nebula: DarkNebula, rng: np.random.Generator
+    a_v: Floats, nebula: DarkNebula, rng: np.random.Generator, style: Sky
 ) -> tuple[Floats, Floats]:
-    glow, field, psf = _draw_sky(a_v.shape, rng)
+    glow, field, psf = _draw_sky(a_v.shape, rng, style)
     in_front = rng.random(len(field.fluxes)) < nebula.foreground
     haze = np.float32(rng.uniform(0.05, 0.4)) * glow.mean(axis=(0, 1))
     noise, deviates = rng.uniform(0.01, 0.08), rng.standard_normal(glow.shape, "f4")
     level, black = rng.uniform(0.08, 0.35), rng.uniform(0, 0.9)
-    saturation = rng.uniform(0.6, 1.8)
+    factor, offset, largest = style.level
+    level = min(largest, level * factor + offset)
+    saturation = rng.uniform(0.6, 1.8) * style.saturation
     tau = compute_tau(a_v, nebula.r_v)
     row, column = np.rint(field.positions).astype(int).T
     height, width = a_v.shape
@@ -330,11 +408,11 @@ def _simulate_scene(
 
 
 def _draw_sky(
-    shape: tuple[int, ...], rng: np.random.Generator
+    shape: tuple[int, ...], rng: np.random.Generator, style: Sky
 ) -> tuple[Floats, stars.Stars, Floats]:
     """Draw the glow (h, w, 3), the stars and the profile of a simulated field."""
     size = (shape[0], shape[1])
-    field = _FIELDS[int(rng.choice(len(_FIELDS), p=_FIELD_SHARES))]
+    field = style.fields[int(rng.choice(len(style.fields), p=style.field_shares))]
     density, glow, reddening, contrast = (rng.uniform(*limits) for limits in field)
     large, other = make_fractal_field(size, 3.4, rng)
     # Star clouds are brighter than the rest; gaps would look like dust.
