@@ -118,8 +118,7 @@ def plot_embedding_map(
     Axes
     """
     ax = make_axes(ax, (8, 6))
-    points = _project(X, method, random_state)
-    same = share_neighbours(X, y)
+    points, variance = _project(X, method, random_state)
     for label in reversed(range(len(class_names))):
         name = class_names[label]
         style = CLASS_STYLE[name]
@@ -137,10 +136,15 @@ def plot_embedding_map(
             **kind,
         )
     ax.set(xticks=[], yticks=[])
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=9)
+    handles, labels = ax.get_legend_handles_labels()
+    kind = {"loc": "upper left", "bbox_to_anchor": (1, 1), "frameon": False}
+    ax.legend(handles[::-1], labels[::-1], fontsize=9, **kind)
+    if method == "pca":
+        title = f"Two principal components hold {variance:.0%} of the variance"
+        return write_title(ax, title, f"{len(X)} embeddings, PCA")
+    same = share_neighbours(X, y)
     title = f"The nearest other picture has the same class in {same:.0%} of the cases"
-    how = {"tsne": "t-SNE", "pca": "first two principal components"}[method]
-    return write_title(ax, title, f"{len(X)} embeddings, {how}; every class alike")
+    return write_title(ax, title, f"{len(X)} embeddings, t-SNE; mean over the classes")
 
 
 def share_neighbours(X: np.ndarray, y: np.ndarray) -> float:
@@ -167,14 +171,15 @@ def share_neighbours(X: np.ndarray, y: np.ndarray) -> float:
     return float(np.mean([same[y == label].mean() for label in np.unique(y)]))
 
 
-def _project(X: np.ndarray, method: str, random_state: int) -> np.ndarray:
+def _project(X: np.ndarray, method: str, random_state: int) -> tuple[np.ndarray, float]:
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    n = min(50, *X.shape)
-    reduced = PCA(n, random_state=random_state).fit_transform(X)
+    pca = PCA(min(50, *X.shape), random_state=random_state)
+    reduced = pca.fit_transform(X)
+    variance = float(pca.explained_variance_ratio_[:2].sum())
     if method == "pca":
-        return reduced[:, :2]
+        return reduced[:, :2], variance
     perplexity = min(30, (len(X) - 1) / 3)
     tsne = TSNE(perplexity=perplexity, init="pca", random_state=random_state)
-    return tsne.fit_transform(reduced)
+    return tsne.fit_transform(reduced), variance

@@ -36,7 +36,7 @@ def _say_dataset(metrics: Metrics, printed: str) -> str:
 
 
 def _say_features(metrics: Metrics, printed: str) -> str:
-    shares = re.findall(r"same (type|palette): +([\d.]+)", printed)
+    shares = re.findall(r"of the same (type|palette): +([\d.]+)", printed)
     found = dict(shares)
     if len(found) < 2:
         return "the network sorts nebulae by type and by palette, untrained."

@@ -233,7 +233,7 @@ def plot_views(rows: pd.DataFrame, colours: Sequence[str]) -> np.ndarray:
             ax.imshow(read_square(row["path"], row["source"], colour=colour))
             ax.set(xticks=[], yticks=[])
             if i == 0:
-                ax.set_title(COLOUR_NAMES.get(colour, colour), fontsize=8)
+                ax.set_title(_name_colour(colour), fontsize=8)
         _write_credit(axes[i, 0], row)
     return axes
 
@@ -390,6 +390,12 @@ def _resolve(name: str) -> str:
         return name
 
 
+def _name_colour(colour: str) -> str:
+    if colour.startswith("random:"):
+        return f"random copy {int(colour.removeprefix('random:')) + 1}"
+    return COLOUR_NAMES.get(colour, colour)
+
+
 def _draw_bars(ax: Axes, result: Result) -> None:
     grey = result.counterfactuals["grey"]
     for row, (name, share) in enumerate(result.probabilities.items()):
@@ -433,7 +439,7 @@ def _draw_answer(
 
 
 def _write_credit(ax: Axes, row: Mapping[str, Any]) -> None:
-    credit = textwrap.shorten(row["credit"], 46, placeholder="…")
+    credit = textwrap.shorten(row["credit"], 110, placeholder="…")
     text = "\n".join([*textwrap.wrap(credit, 26), row["licence"]])
     if ax.axison:  # an answer stands beneath, so the credit goes to the side
         ax.set_ylabel(f"{row['nebula']}\n{text}", fontsize=6)

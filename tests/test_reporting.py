@@ -1,0 +1,149 @@
+"""metrics.json holds one study's numbers, whole, in order, and nothing else."""
+
+import json
+
+import pytest
+
+from nebula_utils import reporting
+from nebula_utils.errors import NebulaError
+from nebula_utils.findings import FINDINGS
+
+
+def make_score(value):
+    """Return a score as `evaluate.make_score` does."""
+    return {"value": value, "low": 0.1, "high": 0.9, "n_images": 9, "n_nebulae": 8}
+
+
+def make_head(value):
+    """Return one head's scores, all alike."""
+    score = make_score(value)
+    return {
+        **dict.fromkeys(
+            (
+                *("balanced_accuracy", "balanced_accuracy_random_split", "macro_f1"),
+                *("grey_balanced_accuracy", "worst_group_recall", "ece"),
+                "nebula_auroc",
+            ),
+            score,
+        ),
+        "recall": {"dark": score, "emission": score},
+        "flip_rate": {"grey": score, "red": score},
+    }
+
+
+@pytest.fixture
+def study():
+    """What identifies a tiny study."""
+    data = {
+        "source": "photos",
+        "n_images": 9,
+        "n_nebulae": 8,
+        "classes": {
+            "dark": {"images": 5, "nebulae": 4},
+            "emission": {"images": 4, "nebulae": 4},
+        },
+        "left_out": {"planetary": "only 2 nebulae"},
+    }
+    return reporting.make_study(data, 5, 3, 0, "fake", 224)
+
+
+@pytest.fixture
+def heads():
+    """Both heads' scores."""
+    return {"plain": make_head(0.5), "robust": make_head(0.7)}
+
+
+def test_format_score():
+    """A score reads as value and interval; an unknown one as a dash."""
+    score = {**make_score(0.7234), "low": 0.65, "high": 0.789}
+    assert reporting.format_score(score) == "0.72 [0.65, 0.79]"
+    assert reporting.format_score({**score, "low": None}) == "0.72"
+    assert reporting.format_score({**score, "value": None}) == "–"
+    assert reporting.format_score(None) == "–"
+
+
+def test_metrics_have_the_keys_of_the_interface(tmp_path, study, heads):
+    """The file has the five sections, and data and protocol as documented."""
+    reporting.write_part(tmp_path, "heads", heads, study)
+    metrics = reporting.write_metrics(tmp_path, study)
+    sections = {"data", "protocol", "heads", "dark_emission", "external"}
+    assert set(metrics) == sections
+    assert set(metrics["protocol"]) == {"split", "k", "repeats", "random_state"}
+    assert metrics["heads"] == heads and metrics["external"] == {"photos": None}
+    assert json.loads((tmp_path / "metrics.json").read_text("utf-8")) == metrics
+
+
+def test_two_runs_give_equal_bytes(tmp_path, study, heads):
+    """The order in which parts are written does not show."""
+    for folder, order in (("a", HEADS_FIRST), ("b", HEADS_FIRST[::-1])):
+        for section in order:
+            reporting.write_part(tmp_path / folder, section, heads, study)
+        reporting.write_metrics(tmp_path / folder, study)
+    one, two = ((tmp_path / name / "metrics.json").read_bytes() for name in "ab")
+    assert one == two
+
+
+def test_parts_of_another_study_are_left_out(tmp_path, study, heads):
+    """Numbers of two studies never stand in one file."""
+    other = reporting.make_study(study["data"], 5, 3, 0, "fake", 128)
+    reporting.write_part(tmp_path, "heads", heads, other)
+    assert reporting.merge_parts(tmp_path, study)["heads"] is None
+
+
+def test_unknown_section_is_refused(tmp_path, study):
+    """A misspelt section can't get lost silently."""
+    with pytest.raises(NebulaError, match="no section"):
+        reporting.write_part(tmp_path, "head", {}, study)
+
+
+def test_damaged_part_is_an_error(tmp_path, study):
+    """A damaged part says what to do."""
+    path = tmp_path / "parts" / "heads.json"
+    path.parent.mkdir()
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(NebulaError, match="make reproduce"):
+        reporting.merge_parts(tmp_path, study)
+
+
+def test_readme_keeps_its_text_and_gets_the_numbers(tmp_path, study, heads):
+    """Only what stands between the markers changes; twice is as good as once."""
+    reporting.write_part(tmp_path, "heads", heads, study)
+    metrics = reporting.merge_parts(tmp_path, study)
+    readme = f"before\n{reporting.BEGIN}\nold\n{reporting.END}\nafter\n"
+    text = reporting.render_readme(metrics, readme)
+    assert text.startswith("before\n") and text.endswith("after\n")
+    assert "0.70 [0.10, 0.90]" in text and "old" not in text
+    assert reporting.render_readme(metrics, text) == text
+
+
+def test_readme_without_markers_is_refused(study):
+    """A README that lost its markers is not silently left with old numbers."""
+    with pytest.raises(NebulaError, match="metrics:begin"):
+        reporting.render_readme({**study, "heads": None, "dark_emission": None}, "text")
+
+
+def test_model_card_says_what_is_known_and_what_not(tmp_path, study, heads):
+    """The card names counts, scores and the types that the model doesn't know."""
+    about = {
+        "backbone": "fake",
+        "input_size": 224,
+        "threshold": 0.12,
+        "coverage": make_score(0.9),
+        "confident": make_score(0.4),
+    }
+    path = tmp_path / "MODEL_CARD.md"
+    reporting.write_model_card(path, {**study, "heads": heads}, about)
+    text = path.read_text(encoding="utf-8")
+    assert "| dark | 4 | 5 | 0.70 [0.10, 0.90] |" in text
+    assert "not known to the model: planetary (only 2 nebulae)" in text
+
+
+@pytest.mark.parametrize("name", list(FINDINGS))
+def test_findings_are_one_sentence_with_a_number(name, study, heads):
+    """Every notebook's finding has a number and ends as a sentence."""
+    printed = "of the same type: 0.60\nof the same palette: 0.40\nCramér's V 0.43"
+    finding = FINDINGS[name]({**study, "heads": heads}, printed)
+    assert any(sign.isdigit() for sign in finding) and finding.endswith(".")
+
+
+HEADS_FIRST = ("heads", "dark_emission")
