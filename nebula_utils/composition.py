@@ -197,7 +197,8 @@ def plot_composition(table: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
     """
     import matplotlib.pyplot as plt
 
-    from nebula_utils.plots import CLASS_STYLE
+    from nebula_utils.drawing import style_marker
+    from nebula_utils.style import CLASS_STYLE
 
     if ax is None:
         _, ax = plt.subplots(figsize=(8, 4.5), layout="constrained")
@@ -215,10 +216,7 @@ def plot_composition(table: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
             share,
             places + offset,
             s=64,
-            c=style["color"],
-            marker=style["marker"],
-            edgecolors="#333",
-            linewidths=0.6,
+            **style_marker(style),
             label=f"{str(name).replace('_', ' ')} ({images[name]})",
             clip_on=False,
             zorder=3,
