@@ -83,6 +83,34 @@ def judge_source(source: str, photos_dir: Path | str | None = None) -> Judged:
     return Judged(manifest, kept, left_out, _read_frame(verdict["duplicates"], pairs))
 
 
+def list_left_out(judged: Judged, source: str) -> pd.DataFrame:
+    """List every picture that is not used, those that the source holds back included.
+
+    Parameters
+    ----------
+    judged : Judged
+        From `judge_source`.
+    source : str
+        The same source.
+
+    Returns
+    -------
+    DataFrame
+        ``image_id``, ``reason``, ``detail``. The labelled table of Stellarium's
+        textures holds some back: no picture of one object, or a doubtful label.
+    """
+    tables = [judged.left_out]
+    if "stellarium" in sources.parse_source(source):
+        from nebula_utils.stellarium import read_table
+
+        table = read_table()
+        held = table[table["use"] != "yes"]
+        names = "stellarium/" + held["file"].str.removesuffix(".png")
+        about = {"image_id": names, "reason": "label", "detail": held["reason"]}
+        tables.insert(0, pd.DataFrame(about))
+    return pd.concat(tables, ignore_index=True).sort_values("image_id")
+
+
 def name_groups(manifest: pd.DataFrame, duplicates: pd.DataFrame) -> np.ndarray:
     """Return the name of each picture's group: its first nebula's, shape (n,), str."""
     numbers = splits.make_groups(manifest, duplicates)
