@@ -109,10 +109,10 @@ def test_readme_keeps_its_text_and_gets_the_numbers(tmp_path, study, heads):
     """Only what stands between the markers changes; twice is as good as once."""
     reporting.write_part(tmp_path, "heads", heads, study)
     metrics = reporting.merge_parts(tmp_path, study)
-    readme = f"before\n{reporting.BEGIN}\nold\n{reporting.END}\nafter\n"
+    readme = f"before\n{reporting.BEGIN}\nstale\n{reporting.END}\nafter\n"
     text = reporting.render_readme(metrics, readme)
     assert text.startswith("before\n") and text.endswith("after\n")
-    assert "0.70 [0.10, 0.90]" in text and "old" not in text
+    assert "0.70 [0.10, 0.90]" in text and "stale" not in text
     assert reporting.render_readme(metrics, text) == text
 
 
