@@ -8,12 +8,15 @@ second run does no forward pass.
 
 import csv
 import hashlib
+import itertools
 import json
 import logging
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -49,6 +52,10 @@ CROPS: dict[str, tuple[float, float]] = {
 }
 
 
+# Makes the views of one picture, or says why it can't be used.
+Job = Callable[[], list[np.ndarray] | str]
+
+
 class Extractor(Protocol):
     """What embedding needs of a backbone: TensorFlow's and LiteRT's both have it."""
 
@@ -58,6 +65,40 @@ class Extractor(Protocol):
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Embed a batch; see `backbone.Backbone.embed`."""
+
+
+class ViewMaker(Protocol):
+    """What makes views of a picture: `Recipe` and the makers in `augment`."""
+
+    @property
+    def key(self) -> str:
+        """The maker in one line; equal keys give equal pixels."""
+
+    @property
+    def n_views(self) -> int:
+        """How many views there are."""
+
+    @property
+    def min_side(self) -> int:
+        """Shorter side, px, below which decoding at reduced size costs detail."""
+
+    def make_views(self, image: np.ndarray, seed: int = 0) -> list[np.ndarray]:
+        """Return the views of one picture, float32 in [0, 1]."""
+
+
+class SceneMaker(Protocol):
+    """What makes views of nothing but a seed: `augment.SimulatedScenes`."""
+
+    @property
+    def key(self) -> str:
+        """The maker in one line; equal keys give equal pixels."""
+
+    @property
+    def n_views(self) -> int:
+        """How many views there are."""
+
+    def simulate_views(self, seed: int) -> list[np.ndarray]:
+        """Return the views of one simulated scene, float32 in [0, 1]."""
 
 
 class View(NamedTuple):
@@ -111,8 +152,13 @@ class Recipe:
         )
 
     @property
+    def n_views(self) -> int:
+        """How many views there are."""
+        return len(self.views)
+
+    @property
     def min_side(self) -> int:
-        """Shorter side, px, below which decoding at reduced size would cost detail."""
+        """Shorter side, px, below which decoding at reduced size costs detail."""
         crops = [
             v.size if v.crop == "whole" else v.size / self.zoom for v in self.views
         ]
@@ -185,7 +231,7 @@ class Features(NamedTuple):
 def extract_features(
     paths: Sequence[Path | str],
     backbone: Backbone,
-    recipe: Recipe = Recipe(),  # noqa: B008 - frozen, so safe as a default
+    maker: ViewMaker = Recipe(),  # noqa: B008 - frozen, so safe as a default
     use_cache: bool = True,
     batch_size: int = FORWARD_BATCH,
 ) -> Features:
@@ -197,7 +243,7 @@ def extract_features(
         Image files.
     backbone : Backbone
         Loaded feature extractor; its weights are not changed.
-    recipe : Recipe
+    maker : Recipe or a maker of `augment`
         Which views to embed.
     use_cache : bool
         Whether to read and write ``$NEBULA_CACHE/features``.
@@ -219,28 +265,45 @@ def extract_features(
     An embedding does not depend on which other pictures are asked for: networks give
     the same bits in batches of any size from two up, and a single view is doubled.
     """
-    cache = FeatureCache(backbone, recipe) if use_cache else None
     keys, failed = _hash_files(paths)
-    known = cache.read(set(keys.values())) if cache else {}
-    missing: dict[str, int] = {}
-    for index, key in keys.items():
-        if key not in known:
-            missing.setdefault(key, index)
-    part: dict[str, np.ndarray] = {}
-    for key, outcome in _embed_files(paths, missing, backbone, recipe, batch_size):
-        if isinstance(outcome, str):
-            failed |= {i: outcome for i, other in keys.items() if other == key}
-            continue
-        part[key] = known[key] = outcome
-        if cache and len(part) == IMAGES_A_PART:
-            cache.write(part)
-            part = {}
-    if cache and part:
-        cache.write(part)
+    jobs = {
+        key: partial(_read_views, paths[i], key, maker)
+        for i, key in reversed(keys.items())
+    }
+    found, unusable = _embed_cached(jobs, backbone, maker, use_cache, batch_size)
+    failed |= {i: unusable[key] for i, key in keys.items() if key in unusable}
     kept = np.array([i for i in range(len(paths)) if i not in failed], int)
-    empty = np.empty((0, len(recipe.views), backbone.n_features), np.float32)
-    X = np.stack([known[keys[i]] for i in kept]) if len(kept) else empty
+    empty = np.empty((0, maker.n_views, backbone.n_features), np.float32)
+    X = np.stack([found[keys[i]] for i in kept]) if len(kept) else empty
     return Features(X, kept, failed)
+
+
+def extract_simulated(
+    seeds: Sequence[int], backbone: Backbone, maker: SceneMaker, use_cache: bool = True
+) -> np.ndarray:
+    """Embed simulated scenes, or read what was embedded before.
+
+    Parameters
+    ----------
+    seeds : sequence of int
+        One a scene.
+    backbone : Backbone
+        Loaded feature extractor.
+    maker : augment.SimulatedScenes
+        Which scenes.
+    use_cache : bool
+        Whether to read and write ``$NEBULA_CACHE/features``.
+
+    Returns
+    -------
+    ndarray of shape (n_scenes, n_views, n_features), float32
+    """
+    keys = {
+        seed: hashlib.sha256(f"scene {seed}".encode()).hexdigest() for seed in seeds
+    }
+    jobs = {key: partial(maker.simulate_views, seed) for seed, key in keys.items()}
+    found, _ = _embed_cached(jobs, backbone, maker, use_cache, FORWARD_BATCH)
+    return np.stack([found[keys[seed]] for seed in seeds])
 
 
 def extract_to_npz(
@@ -300,7 +363,7 @@ class FeatureCache:
     ----------
     backbone : Backbone
         Its fingerprint is part of the folder's name.
-    recipe : Recipe
+    maker : Recipe or a maker of `augment`
         Its key is part of the folder's name.
 
     Notes
@@ -310,10 +373,10 @@ class FeatureCache:
     and a picture that stands in two has the same embedding in both.
     """
 
-    def __init__(self, backbone: Backbone, recipe: Recipe) -> None:
-        name = hashlib.sha256(f"{backbone.sha256} {recipe.key}".encode()).hexdigest()
+    def __init__(self, backbone: Backbone, maker: ViewMaker | SceneMaker) -> None:
+        name = hashlib.sha256(f"{backbone.sha256} {maker.key}".encode()).hexdigest()
         self.folder = cache_dir() / "features" / name[:20]
-        self.shape = (len(recipe.views), backbone.n_features)
+        self.shape = (maker.n_views, backbone.n_features)
 
     def read(self, wanted: set[str]) -> dict[str, np.ndarray]:
         """Return the embeddings of those of the wanted pictures that are there.
@@ -433,31 +496,50 @@ def _hash_file(path: Path | str) -> tuple[str, str]:
         return "", f"the file can't be read: {reason}"
 
 
-def _embed_files(
-    paths: Sequence[Path | str],
-    missing: dict[str, int],
+def _embed_cached(
+    jobs: Mapping[str, Job],
     backbone: Backbone,
-    recipe: Recipe,
+    maker: ViewMaker | SceneMaker,
+    use_cache: bool,
     batch_size: int,
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return embeddings and failures by key; run only the jobs not in the cache."""
+    cache = FeatureCache(backbone, maker) if use_cache else None
+    found = cache.read(set(jobs)) if cache else {}
+    missing = {key: job for key, job in jobs.items() if key not in found}
+    unusable: dict[str, str] = {}
+    part: dict[str, np.ndarray] = {}
+    a_batch = max(2, batch_size // maker.n_views)
+    for key, outcome in _embed_jobs(missing, backbone, a_batch):
+        if isinstance(outcome, str):
+            unusable[key] = outcome
+            continue
+        part[key] = found[key] = outcome
+        if cache and len(part) == IMAGES_A_PART:
+            cache.write(part)
+            part = {}
+    if cache and part:
+        cache.write(part)
+    return found, unusable
+
+
+def _embed_jobs(
+    jobs: Mapping[str, Job], backbone: Backbone, a_batch: int
 ) -> Iterator[tuple[str, np.ndarray | str]]:
-    """Yield (key, embedding or reason) of each file, decoding ahead in threads."""
-    if not missing:
+    """Yield (key, embedding or reason) of each job, making views ahead in threads."""
+    if not jobs:
         return
-    a_batch = max(2, batch_size // len(recipe.views))
     ready: list[tuple[str, list[np.ndarray]]] = []
-    progress = tqdm(total=len(missing), desc="embedding", unit="image", disable=None)
+    progress = tqdm(total=len(jobs), desc="embedding", unit="image", disable=None)
     with ThreadPoolExecutor(DECODERS) as pool, progress:
-        items = list(missing.items())
-        ahead = [
-            pool.submit(_read_views, paths[i], key, recipe)
-            for key, i in items[: 4 * a_batch]
-        ]
-        for position, (key, _) in enumerate(items):
-            views = ahead.pop(0).result()
-            following = position + 4 * a_batch
-            if following < len(items):
-                next_key, i = items[following]
-                ahead.append(pool.submit(_read_views, paths[i], next_key, recipe))
+        waiting = iter(jobs.values())
+        ahead = deque(
+            pool.submit(job) for job in itertools.islice(waiting, 4 * a_batch)
+        )
+        for key in jobs:
+            views = ahead.popleft().result()
+            for job in itertools.islice(waiting, 1):
+                ahead.append(pool.submit(job))
             progress.update()
             if isinstance(views, str):
                 yield key, views
@@ -477,10 +559,10 @@ def _embed_ready(
     yield from zip([key for key, _ in ready], X, strict=True)
 
 
-def _read_views(path: Path | str, key: str, recipe: Recipe) -> list[np.ndarray] | str:
+def _read_views(path: Path | str, key: str, maker: ViewMaker) -> list[np.ndarray] | str:
     try:
-        image = images.read_image(Path(path), recipe.min_side)
-        return recipe.make_views(image, seed=int(key[:12], 16))
+        image = images.read_image(Path(path), maker.min_side)
+        return maker.make_views(image, seed=int(key[:12], 16))
     except ImageError as error:
         return str(error)
 
