@@ -184,7 +184,7 @@ def plot_scores(
     """
     ax = make_axes(ax, (7, 0.5 * len(scores) + 1.5))
     for row, (name, score) in enumerate(scores.items()):
-        draw_score(ax, score, row, HEAD_STYLE.get(name, HEAD_STYLE["robust"]))
+        draw_score(ax, score, row, HEAD_STYLE.get(name.split(",")[0], HEAD_STYLE["robust"]))
         if score["value"] is not None:
             text = f"{score['value']:.2f}"
             ax.text(score["value"], row - 0.22, text, ha="center", fontsize=9)
