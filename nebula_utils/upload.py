@@ -1,8 +1,8 @@
 """The upload button and drop area, and the limits that hold on this side of it.
 
 ipywidgets' FileUpload sends a file as one message, which breaks the connection above
-the server's limit without a word, and has no drop area. `PhotoDrop` sends pieces of
-half a megabyte, each answered before the next, so that there is nothing to break; the
+the server's limit without a word, and has no drop area. `PhotoDrop` sends pieces below
+one megabyte, each answered before the next, so that there is nothing to break; the
 kernel never holds more than one file.
 """
 

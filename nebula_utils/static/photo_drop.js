@@ -4,7 +4,7 @@
 // one huge message (which would break the connection), and the kernel never holds
 // more than one file.
 
-const PIECE = 512 * 1024; // bytes
+const PIECE = 960 * 1024; // bytes
 const PATIENCE = 120000; // ms without a reply
 
 function make(tag, className, text = "") {
