@@ -8,7 +8,7 @@ import pandas as pd
 from nebula_utils.config import CLASS_NAMES, OTHER, OTHER_KINDS
 from nebula_utils.errors import SourceError
 
-SOURCES = ("stellarium", "photos", "hips")
+SOURCES = ("stellarium", "everyday", "photos", "hips")
 COLUMNS = (
     "image_id",
     "path",
@@ -33,7 +33,8 @@ def load_source(source: str, photos_dir: Path | str | None = None) -> pd.DataFra
     Parameters
     ----------
     source : str
-        "stellarium", "photos", "hips", or a sum such as "stellarium+hips".
+        "stellarium", "everyday", "photos", "hips", or a sum such as
+        "stellarium+hips".
     photos_dir : Path, optional
         The folder of the source photos.
 
@@ -91,6 +92,10 @@ def _find_loader(
         from nebula_utils.photos import load_photos
 
         return lambda: load_photos(Path(str(photos_dir)))
+    if name == "everyday":
+        from nebula_utils.everyday import load_everyday
+
+        return load_everyday
     from nebula_utils.hips import load_hips
 
     return load_hips
