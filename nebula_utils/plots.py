@@ -22,7 +22,6 @@ from nebula_utils.charts import (
 from nebula_utils.drawing import (
     COLOUR_NAMES,
     HEAD_STYLE,
-    OFFSET,
     draw_score,
     format_percent,
     make_axes,
@@ -184,7 +183,9 @@ def plot_scores(
     """
     ax = make_axes(ax, (7, 0.5 * len(scores) + 1.5))
     for row, (name, score) in enumerate(scores.items()):
-        draw_score(ax, score, row, HEAD_STYLE.get(name.split(",")[0], HEAD_STYLE["robust"]))
+        head = name.split(",")[0]
+        style = HEAD_STYLE.get(head, HEAD_STYLE["robust"])
+        draw_score(ax, score, row, style)
         if score["value"] is not None:
             text = f"{score['value']:.2f}"
             ax.text(score["value"], row - 0.22, text, ha="center", fontsize=9)
@@ -380,11 +381,12 @@ def plot_reliability(
         ax.plot(confidence, accuracy, color=style["color"], lw=1)
         size = 400 * np.asarray(points["weight"]) + 12
         ax.scatter(confidence, accuracy, size, zorder=3, **style_marker(style))
-        ax.annotate(name, (confidence[-1], accuracy[-1]), (6, -12), **OFFSET)
+        ax.plot([], [], color=style["color"], marker=style["marker"], label=name)
         weights = make_weights(p.groups, p.y_true, 0)
         errors.append(f"{compute_ece(p, weights)[0]:.3f} ({name})")
     ax.set(xlim=(0, 1.05), ylim=(0, 1.05), aspect="equal")
     ax.set(xlabel="mean confidence", ylabel="share of right answers")
+    ax.legend(frameon=False, loc="lower right")
     title = f"Calibration error {', '.join(errors)}"
     return write_title(ax, title, "out-of-fold answers; area: share of the objects")
 

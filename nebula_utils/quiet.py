@@ -43,6 +43,8 @@ def import_tensorflow() -> ModuleType:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+    # "Assets written to: /tmp/…" would stand in a notebook's output.
+    tf.get_logger().setLevel("ERROR")
     return tf
 
 
