@@ -186,7 +186,7 @@ def plot_strips(
     _, axes = plt.subplots(
         n,
         len(names),
-        figsize=(1.35 * len(names), 2.05 * n),
+        figsize=(1.35 * len(names), 1.6 * n + 0.25),
         layout="constrained",
         squeeze=False,
         dpi=DPI,

@@ -19,6 +19,7 @@ from nebula_utils.charts import (
     plot_learning_curves,
     share_neighbours,
 )
+from nebula_utils.counterfactuals import PALETTES
 from nebula_utils.drawing import (
     COLOUR_NAMES,
     HEAD_STYLE,
@@ -101,7 +102,7 @@ def plot_confusion(
     wrong = share - np.diag(np.diag(share))
     row, column = np.unravel_index(wrong.argmax(), wrong.shape)
     found = (
-        f"{wrong.max():.0%} of {labels[row]} are taken for {labels[column]}"
+        f"{wrong.max():.0%} of {labels[row]} pictures taken for {labels[column]}"
         if wrong.max() > 0
         else "No picture is taken for another class"
     )
@@ -304,7 +305,8 @@ def plot_group_recall(
     """
     found = tabulate_groups(p, palettes)
     types = [name for name in p.class_names if name != "other"]
-    columns = sorted(np.unique(palettes))
+    there = np.unique(palettes)
+    columns = [name for name in PALETTES if name in there]
     ax = make_axes(ax, (1.1 * len(columns) + 3, 0.55 * len(types) + 1.8))
     grid = np.full((len(types), len(columns)), np.nan)
     for row in found:
