@@ -1,0 +1,373 @@
+"""The classifier's page in a real Chromium: served by Voilà, and in JupyterLab.
+
+One server and one page each; the network is a small matrix (`fake_classifier`), all
+else is real. Set NEBULA_SCREENSHOTS to a folder to look at the page.
+"""
+
+import base64
+import csv
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+from odd_pictures import make_bad, make_good
+
+from nebula_utils import config
+from nebula_utils.serving import TEMPLATE, make_environment
+
+pytestmark = pytest.mark.browser
+
+TESTS = Path(__file__).parent
+FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --no-first-run"
+PATIENCE = 60_000  # ms
+CODE = f"""
+import sys
+sys.path[:0] = [{str(config.REPOSITORY)!r}, {str(TESTS)!r}]
+from fake_classifier import make_classifier
+from nebula_utils.widget import build_app
+build_app(make_classifier(), card="# A card")
+"""
+LOCAL = ("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:", "about:")
+SETTLED = """() => {
+  const status = document.querySelector('.nebula-status');
+  const isBusy = !document.querySelector('.nebula-progress').hidden;
+  return status && status.textContent && !status.textContent.endsWith('…') && !isBusy;
+}"""
+
+
+def find_chromium() -> str:
+    """Return Chromium's path; without one skip, but fail where CI is true."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return found
+    message = "no Chromium here: run scripts/install_chromium.sh as root"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+class Server:
+    """A server process with the page's notebook."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind = kind
+        self.log = folder / f"{kind}.log"
+        self.notebook = folder / "page.ipynb"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self.command = [sys.executable, "-m"]
+        if kind == "voila":
+            self.command += ["voila", str(self.notebook), f"--port={self.port}"]
+            self.command += [f"--template={TEMPLATE}"]
+        else:
+            self.command += ["jupyterlab", "--allow-root", "--no-browser"]
+            self.command += [
+                f"--ServerApp.port={self.port}",
+                "--ServerApp.port_retries=0",
+            ]
+            self.command += ["--ServerApp.ip=127.0.0.1", "--IdentityProvider.token="]
+            self.command += [f"--ServerApp.root_dir={folder}"]
+            self.command += ["--LabApp.news_url=None"]
+            self.url += "lab/workspaces/test/tree/page.ipynb?reset"
+        self.environment = {**os.environ, "JUPYTER_CONFIG_DIR": str(folder / "config")}
+        self.environment |= {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
+        self.environment |= {"JUPYTERLAB_WORKSPACES_DIR": str(folder / "spaces")}
+        if kind == "voila":
+            self.environment |= make_environment()
+
+    def __enter__(self) -> "Server":
+        """Write the notebook, start, and wait until the port answers."""
+        nb = nbformat.v4.new_notebook()
+        nb.metadata.kernelspec = {
+            "name": "python3",
+            "display_name": "Python 3",
+            "language": "python",
+        }
+        cell = nbformat.v4.new_code_cell
+        hidden = cell("raise ValueError", metadata={"tags": ["notebook-only"]})
+        nb.cells = [cell(CODE.strip()), hidden]
+        nbformat.write(nb, self.notebook)
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                cwd=config.REPOSITORY,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return self
+            except OSError:
+                time.sleep(0.2)
+        self.__exit__()
+        raise RuntimeError(self.log.read_text()[-2000:])
+
+    def __exit__(self, *_: object) -> None:
+        """End the server, and with it its kernels."""
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    """Start one Chromium for all tests."""
+    executable = find_chromium()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=executable, args=FLAGS.split()
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module", params=["voila", "lab"])
+def server(request: pytest.FixtureRequest, tmp_path_factory, browser) -> Iterator:
+    """Serve the page."""
+    with Server(request.param, tmp_path_factory.mktemp(request.param)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def page(server: Server, browser) -> Iterator:
+    """Open the page once; what it asks of the internet is kept in ``outside``."""
+    context = browser.new_context(viewport={"width": 1100, "height": 1500})
+    opened = context.new_page()
+    opened.set_default_timeout(PATIENCE)
+    opened.outside = []
+    context.on(
+        "request",
+        lambda r: None if r.url.startswith(LOCAL) else opened.outside.append(r.url),
+    )
+    opened.goto(server.url)
+    if server.kind == "lab":
+        opened.click(".jp-CodeCell .jp-InputArea-editor")
+        opened.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]")
+        opened.keyboard.press("Shift+Enter")
+    opened.wait_for_selector(".nebula-drop")
+    yield opened
+    context.close()
+
+
+def upload(page, files: dict[str, bytes] | Path) -> str:
+    """Choose files; return the status line once all are answered."""
+    payload = (
+        files
+        if isinstance(files, Path)
+        else [
+            {"name": name, "mimeType": "image/jpeg", "buffer": content}
+            for name, content in files.items()
+        ]
+    )
+    page.evaluate("document.querySelector('.nebula-status').textContent = ''")
+    page.set_input_files(".nebula-drop-input", payload)
+    page.wait_for_function(SETTLED)
+    return page.inner_text(".nebula-status")
+
+
+def take_screenshot(page, name: str) -> None:
+    """Keep a picture of the page for people to look at, if they want one."""
+    if folder := os.environ.get("NEBULA_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+def test_every_good_file_is_answered(page, server: Server) -> None:
+    """All formats at once give a table without a failure."""
+    files = make_good()
+    assert upload(page, files) == f"{len(files)} pictures done."
+    rows = page.locator(".nebula-table tbody tr")
+    assert rows.count() == len(files)
+    take_screenshot(page, f"{server.kind}_table")
+
+
+def test_csv_download(page) -> None:
+    """The link gives a file with a line for each picture."""
+    files = make_good()
+    upload(page, files)
+    with page.expect_download() as waiting:
+        page.click("a.nebula-button")
+    assert waiting.value.suggested_filename == "nebula_answers.csv"
+    with open(waiting.value.path(), encoding="utf-8-sig", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["name"] for row in rows] == list(files)
+    assert sum(float(rows[0][key]) for key in rows[0] if key[:2] == "p_") > 0.99
+
+
+def test_every_bad_file_is_refused_and_nothing_runs(page, server: Server) -> None:
+    """Each bad file gets a reason; no script of a name or a file is executed."""
+    files = make_bad()
+    n = len(files)
+    assert upload(page, files) == f"{n} pictures done, {n} of them can't be used."
+    text = page.inner_text(".nebula-table")
+    for reason in ("not an image", "too small", "too large", "cut off", "empty"):
+        assert reason in text
+    assert "Traceback" not in text and "../" not in text
+    assert "<img src=x onerror=window.pwned=1>.png" in text
+    assert page.evaluate("window.pwned === undefined")
+    take_screenshot(page, f"{server.kind}_bad")
+    assert upload(page, {"m.png": make_good()["plain.png"]}).startswith("m.png: ")
+
+
+def test_too_large_is_refused_beside_the_button(page, tmp_path: Path) -> None:
+    """61 MB are not sent, and the connection lives on; 12 MB in pieces get through."""
+    big = tmp_path / "big.tif"
+    with big.open("wb") as stream:
+        stream.truncate(61_000_000)
+    page.set_input_files(".nebula-drop-input", big)
+    page.wait_for_selector(".nebula-drop .nebula-problems li")
+    assert "big.tif: not sent, 61 MB is above 60 MB" in page.inner_text(".nebula-drop")
+    padded = tmp_path / "padded.jpg"
+    padded.write_bytes(make_good()["plain.jpg"] + bytes(12_000_000))
+    assert upload(page, padded).startswith("padded.jpg: ")
+
+
+def test_drop(page) -> None:
+    """A file that is dropped is taken as a chosen one."""
+    content = base64.b64encode(make_good()["plain.png"]).decode()
+    page.evaluate(
+        """(content) => {
+          document.querySelector('.nebula-status').textContent = '';
+          const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));
+          const data = new DataTransfer();
+          data.items.add(new File([bytes], 'dropped.png'));
+          document.querySelector('.nebula-drop').dispatchEvent(
+            new DragEvent('drop', {dataTransfer: data, bubbles: true}));
+        }""",
+        content,
+    )
+    page.wait_for_function(SETTLED)
+    assert page.inner_text(".nebula-status").startswith("dropped.png: ")
+
+
+def test_keyboard_only(page, tmp_path: Path) -> None:
+    """Enter on the focused button opens the file dialog; Enter unfolds the types."""
+    path = tmp_path / "by_key.png"
+    path.write_bytes(make_good()["plain.png"])
+    page.focus(".nebula-drop-input")
+    with page.expect_file_chooser() as waiting:
+        page.keyboard.press("Enter")
+    page.evaluate("document.querySelector('.nebula-status').textContent = ''")
+    waiting.value.set_files(path)
+    page.wait_for_function(SETTLED)
+    assert page.inner_text(".nebula-status").startswith("by_key.png: ")
+    page.keyboard.press("Tab")
+    reached = page.evaluate("document.activeElement.tagName")
+    assert reached in ("INPUT", "BUTTON")
+    page.focus(".nebula-about summary >> nth=0")
+    page.keyboard.press("Enter")
+    assert "hides the stars behind it" in page.inner_text(".nebula-about")
+    page.keyboard.press("Enter")
+
+
+def test_name_look_up(page) -> None:
+    """The catalogue's word on the object stands with the answer."""
+    upload(page, {"m.png": make_good()["plain.png"]})
+    field = page.locator(".nebula-app .widget-text input").last
+    field.fill("Thor's Helmet")
+    field.press("Enter")
+    page.wait_for_selector("text=is an emission nebula in the catalogue")
+    assert "The classifier" in page.inner_text(".nebula-words")
+    field.fill("<b>Nebbish 7</b>")
+    field.press("Enter")
+    page.wait_for_selector("text=The catalogue does not know it")
+    field.fill("")
+    field.press("Enter")
+
+
+def test_example(page) -> None:
+    """A built-in picture is answered, with its credit."""
+    page.click("text=LDN 1622")
+    page.wait_for_selector("text=Jane Doe, CC BY 4.0")
+    assert page.locator(".nebula-answer img").count() == 4
+
+
+def test_screen_reader_hooks(page) -> None:
+    """Pictures have texts, the status and the problems are live regions."""
+    assert page.locator(".nebula-answer img:not([alt])").count() == 0
+    assert page.get_attribute(".nebula-status", "role") == "status"
+    assert page.get_attribute(".nebula-drop .nebula-problems", "role") == "alert"
+    assert page.get_by_label("Choose pictures").count() >= 1
+    assert page.get_by_label("Object's name").count() == 1
+
+
+@pytest.mark.parametrize("width", [1100, 375])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_sizes_and_themes(page, server: Server, width: int, scheme: str) -> None:
+    """A served page fits a phone, and is dark where the system is."""
+    if server.kind == "lab":
+        pytest.skip("JupyterLab has its own layout and theme")
+    page.set_viewport_size({"width": width, "height": 2400})
+    page.emulate_media(color_scheme=scheme)
+    upload(page, {"m.png": make_good()["plain.png"]})
+    take_screenshot(page, f"page_{scheme}_{width}")
+    overflow = "e => e.scrollWidth - e.clientWidth"
+    assert page.locator("#rendered_cells").evaluate(overflow) <= 0
+    back = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    levels = [int(part) for part in back.strip("rgb()").split(",")[:3]]
+    assert max(levels) < 60 if scheme == "dark" else min(levels) > 200
+
+
+def test_the_served_page_gives_nothing_away(server: Server) -> None:
+    """No source and no file is served; cells for the notebook alone are left out."""
+    if server.kind == "lab":
+        pytest.skip("JupyterLab is for one's own machine")
+    html = urllib.request.urlopen(server.url, timeout=60).read().decode()
+    assert "make_classifier" not in html and "ValueError" not in html
+    for path in ("voila/files/page.ipynb", "voila/files/voila.log", "api/contents"):
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(server.url + path, timeout=20)
+
+
+def test_nothing_came_from_the_internet(page) -> None:
+    """No request left this machine, from the first to here."""
+    assert page.outside == []
+
+
+@pytest.mark.slow
+def test_nebula_app_serves_notebook_06(browser) -> None:
+    """`nebula app` with the real model: upload a picture, read the answer."""
+    if not (config.MODEL / "model.json").is_file():
+        pytest.skip("needs the classifier that `make reproduce` exports")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "nebula_utils", "app", "--port", str(port)]
+    process = subprocess.Popen(
+        command, stderr=subprocess.DEVNULL, cwd=config.REPOSITORY
+    )
+    page = browser.new_page()
+    try:
+        for _ in range(150):
+            try:
+                page.goto(f"http://127.0.0.1:{port}/")
+                break
+            except Exception:
+                time.sleep(0.4)
+        page.wait_for_selector(".nebula-drop", timeout=PATIENCE)
+        assert upload(page, {"m.png": make_good()["plain.png"]}).startswith("m.png: ")
+        about = json.loads((config.MODEL / "model.json").read_text())
+        assert page.locator(".nebula-bars tr").count() == len(about["classes"])
+        assert page.get_by_label("Path").count() == 0
+    finally:
+        page.close()
+        process.terminate()
+        process.wait(20)
