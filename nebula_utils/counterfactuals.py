@@ -313,6 +313,8 @@ COUNTERFACTUALS: dict[str, Intervention] = {
     "gamma": partial(adjust_gamma, gamma=1.5),
 }
 REPORTED = ("grey", "saturated", "red", "blue", "gold", "swapped")
+# These change no pixel's luma, so what is grey afterwards was the same grey before.
+LUMA_KEEPING = ("grey", "saturated", "red", "blue", "gold", "hue180")
 
 
 def randomise_colour(

@@ -199,15 +199,21 @@ class Recipe:
 
 
 def apply_first(counterfactual: str, views: Sequence[View]) -> tuple[View, ...]:
-    """Return the views as they are of the picture after an intervention."""
+    """Return the views as they are of the picture after an intervention.
+
+    A grey view after an intervention that keeps the luma is the grey view itself.
+    """
     return tuple(
-        view._replace(
-            colour=counterfactual
-            if view.colour == "as_is"
-            else f"{counterfactual}>{view.colour}"
-        )
-        for view in views
+        view._replace(colour=_chain(counterfactual, view.colour)) for view in views
     )
+
+
+def _chain(first: str, then: str) -> str:
+    if then == "as_is":
+        return first
+    if then == "grey" and first in counterfactuals.LUMA_KEEPING:
+        return then
+    return f"{first}>{then}"
 
 
 class Features(NamedTuple):

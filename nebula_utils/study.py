@@ -20,13 +20,22 @@ from nebula_utils.counterfactuals import REPORTED
 from nebula_utils.dataset import Dataset
 from nebula_utils.errors import SourceError
 from nebula_utils.evaluate import Predictions
-from nebula_utils.features import Recipe, View, apply_first, extract_features
+from nebula_utils.features import (
+    CROPS,
+    Recipe,
+    View,
+    apply_first,
+    extract_features,
+)
+from nebula_utils.robust import make_robust_samples
 from nebula_utils.training import Fit, Samples, fit_head
 
 log = logging.getLogger(__name__)
 
 # Stellarium's textures fade to black at their edges, which a head could learn.
 INSIDE = {"stellarium": 0.85}
+# Asked of every picture; the other counterfactuals only of nebulae.
+EVERYONE = ("as_is", "grey")
 N_JOBS = 2  # folds at once, each with one thread of linear algebra
 
 
@@ -44,12 +53,22 @@ class Strategy:
         Views whose embeddings are averaged into the one that is judged.
     balanced : bool
         Whether every class weighs the same in the fit, and every nebula in a class.
+    method : str
+        How the head is fitted, one of `training.METHODS`.
+    makes : {"views", "crops", "dust"}
+        Whether the ``train`` views are fitted, random crops of each picture instead,
+        or those and simulated dark nebulae (`robust`).
+    size : int
+        Side of the network's input, px, of what `robust` makes.
     """
 
     name: str
     train: tuple[View, ...] = (View(),)
     test: tuple[View, ...] = (View(),)
     balanced: bool = False
+    method: str = "logistic"
+    makes: str = "views"
+    size: int = IMAGE_SIZE
 
     def at_size(self, size: int) -> "Strategy":
         """Return the strategy with every view's side scaled as 224 px to ``size``."""
@@ -58,15 +77,17 @@ class Strategy:
         def resize(views: tuple[View, ...]) -> tuple[View, ...]:
             return tuple(v._replace(size=round(v.size * scale)) for v in views)
 
-        return replace(self, train=resize(self.train), test=resize(self.test))
+        return replace(
+            self, train=resize(self.train), test=resize(self.test), size=size
+        )
 
 
 # The original tool's head: every picture once, as it is.
 PLAIN = Strategy("plain")
 BALANCED = Strategy("balanced", balanced=True)
-# No colour can be relied on in training, and half the judged embedding is grey.
-ROBUST = Strategy(
-    "robust",
+# A first counter-measure: copies in random colours, and grey beside colour when asked.
+RANDOMISED = Strategy(
+    "colour-randomised",
     train=(
         View(),
         View(colour="grey"),
@@ -74,6 +95,18 @@ ROBUST = Strategy(
     ),
     test=(View(), View(colour="grey")),
     balanced=True,
+)
+# Asked of the whole picture and of five crops; grey counts twice as much as colour.
+ROBUST = Strategy(
+    "robust",
+    test=tuple(
+        View(crop=crop, colour=colour)
+        for colour in ("as_is", "grey", "grey")
+        for crop in ("whole", *CROPS)
+    ),
+    balanced=True,
+    method="discriminant",
+    makes="dust",
 )
 
 
@@ -118,25 +151,36 @@ def embed_dataset(
     -------
     Embeddings
     """
-    y, groups = dataset.y, dataset.groups
-    X = embed_pictures(dataset, backbone, strategy.train)
-    copies = X.shape[1]
-    use = ~dataset.is_ambiguous
-    train = Samples(
-        X[use].reshape(-1, X.shape[2]),
-        np.repeat(y[use], copies),
-        np.repeat(groups[use], copies),
-    )
-    as_is = embed_pictures(dataset, backbone, strategy.test).mean(1)
-    test = {"as_is": as_is}
-    is_nebula = dataset.manifest["label"].to_numpy() != OTHER
-    for name in counterfactuals:
-        mask = np.ones(len(y), bool) if name == "grey" else is_nebula
-        changed = embed_pictures(
-            dataset, backbone, apply_first(name, strategy.test), mask
+    y = dataset.y
+    if strategy.makes == "views":
+        X = embed_pictures(dataset, backbone, strategy.train)
+        copies = X.shape[1]
+        train = Samples(
+            X.reshape(-1, X.shape[2]),
+            np.repeat(y, copies),
+            np.repeat(dataset.groups, copies),
         )
-        test[name] = as_is.copy()
-        test[name][mask] = changed.mean(1)
+    else:
+        with_dust = strategy.makes == "dust"
+        train = make_robust_samples(dataset, backbone, strategy.size, with_dust)
+    asked = {name: apply_first(name, strategy.test) for name in counterfactuals}
+    asked = {"as_is": strategy.test, **asked}
+    everyone = {view for name in EVERYONE if name in asked for view in asked[name]}
+    rest = {view for views in asked.values() for view in views} - everyone
+    is_nebula = dataset.manifest["label"].to_numpy() != OTHER
+    found: dict[View, np.ndarray] = {}
+    for needed, mask in ((sorted(everyone), None), (sorted(rest), is_nebula)):
+        if needed:
+            X = embed_pictures(dataset, backbone, needed, mask)
+            found |= {view: X[:, i] for i, view in enumerate(needed)}
+    test = {}
+    for name, views in asked.items():
+        if everyone.issuperset(views):
+            test[name] = np.mean([found[view] for view in views], axis=0)
+        else:
+            chosen = [found[v][is_nebula] if v in everyone else found[v] for v in views]
+            test[name] = test["as_is"].copy()
+            test[name][is_nebula] = np.mean(chosen, axis=0)
     return Embeddings(train, test)
 
 
@@ -285,9 +329,10 @@ def fit_strategy(
     y, groups = dataset.y, dataset.groups
     rows = np.arange(len(y)) if rows is None else rows
     samples = embeddings.train.without(np.setdiff1d(groups, groups[rows]))
-    clear = rows[~dataset.is_ambiguous[rows]]
-    judged = Samples(embeddings.test["as_is"][clear], y[clear], groups[clear])
-    return fit_head(samples, judged, dataset.class_names, strategy.balanced)
+    judged = Samples(embeddings.test["as_is"][rows], y[rows], groups[rows])
+    return fit_head(
+        samples, judged, dataset.class_names, strategy.balanced, strategy.method
+    )
 
 
 def predict_study(

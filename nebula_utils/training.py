@@ -5,7 +5,7 @@ nebula *inside* the samples that a fit is given, so that an outer test fold neve
 takes part in a choice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,20 +41,23 @@ class Samples(NamedTuple):
         Classes.
     groups : ndarray of shape (n_samples,), str
         Nebulae; a simulated sample belongs to the nebula of its background.
-    weight : ndarray of shape (n_samples,), float, optional
-        How much a sample counts beside the others of its class; default: 1.
+    kind : ndarray of shape (n_samples,), str, optional
+        Where a sample comes from; default: all from pictures as they are.
+    shares : dict of str to float, optional
+        What each kind weighs in its class, beside the others; default: 1.
     """
 
     X: np.ndarray
     y: np.ndarray
     groups: np.ndarray
-    weight: np.ndarray | None = None
+    kind: np.ndarray | None = None
+    shares: dict[str, float] | None = None
 
     def without(self, groups: np.ndarray) -> "Samples":
         """Return the samples whose nebula is not among ``groups``."""
         keep = ~np.isin(self.groups, groups)
-        weight = None if self.weight is None else self.weight[keep]
-        return Samples(self.X[keep], self.y[keep], self.groups[keep], weight)
+        kind = None if self.kind is None else self.kind[keep]
+        return Samples(self.X[keep], self.y[keep], self.groups[keep], kind, self.shares)
 
 
 class Fit(NamedTuple):
@@ -65,29 +68,34 @@ class Fit(NamedTuple):
     temperature: float
 
 
-def compute_sample_weight(
-    y: np.ndarray, groups: np.ndarray, balanced: bool
-) -> np.ndarray:
+def compute_sample_weight(samples: Samples, balanced: bool) -> np.ndarray:
     """Return one weight a sample, with mean 1.
 
     Parameters
     ----------
-    y : ndarray of shape (n_samples,), int
-        Classes.
-    groups : ndarray of shape (n_samples,)
-        Nebulae.
+    samples : Samples
+        What is weighed.
     balanced : bool
-        If true, every class weighs the same and, within it, every nebula; if false,
-        every sample does.
+        If false, every sample weighs the same. If true, every class does; in a class
+        each kind has its share, and in a kind every nebula weighs the same.
 
     Returns
     -------
     ndarray of shape (n_samples,), float64
     """
+    y = samples.y
     if not balanced:
         return np.ones(len(y))
-    _, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    weight = 1 / counts[inverse]
+    weight = np.ones(len(y))
+    kinds = np.full(len(y), "") if samples.kind is None else samples.kind
+    for kind in np.unique(kinds):
+        for label in np.unique(y[kinds == kind]):
+            members = (kinds == kind) & (y == label)
+            _, inverse, counts = np.unique(
+                samples.groups[members], return_inverse=True, return_counts=True
+            )
+            share = (samples.shares or {}).get(kind, 1.0)
+            weight[members] = share / len(counts) / counts[inverse]
     for label in np.unique(y):
         weight[y == label] /= weight[y == label].sum()
     return weight * len(y) / weight.sum()
@@ -98,10 +106,10 @@ def fit_head(
     judged: Samples,
     class_names: Sequence[str],
     balanced: bool = False,
-    penalties: Sequence[float] = PENALTIES,
+    method: str = "logistic",
     random_state: int = RANDOM_STATE,
 ) -> Fit:
-    """Fit a logistic head; choose its penalty and temperature by nebula.
+    """Fit a head; choose its penalty and temperature by nebula.
 
     Parameters
     ----------
@@ -114,8 +122,9 @@ def fit_head(
         One name a class.
     balanced : bool
         See `compute_sample_weight`.
-    penalties : sequence of float
-        Candidates for the inverse strength of the penalty.
+    method : {"logistic", "discriminant"}
+        See `fit_logistic` and `fit_discriminant`; candidates for the one parameter of
+        each are in `METHODS`.
     random_state : int
         Seed of the inner splits.
 
@@ -123,21 +132,24 @@ def fit_head(
     -------
     Fit
     """
+    fit, penalties = METHODS[method]
     splits = list(
         repeated_group_kfold(judged.y, judged.groups, INNER_FOLDS, 1, random_state)
     )
-    weight = compute_sample_weight(judged.y, judged.groups, balanced)
+    weight = compute_sample_weight(judged, balanced)
     losses, temperatures = [], []
     for penalty in penalties:
         logits = np.empty((len(judged.y), len(class_names)))
         for _, _, _, test in splits:
             inner = samples.without(judged.groups[test])
-            head = _fit_samples(inner, class_names, balanced, penalty)
+            share = compute_sample_weight(inner, balanced)
+            head = fit(inner.X, inner.y, class_names, penalty, share)
             logits[test] = head.decision_function(judged.X[test])
         temperatures.append(fit_temperature(logits, judged.y, weight))
         losses.append(_cross_entropy(logits / temperatures[-1], judged.y, weight))
     best = int(np.argmin(losses))
-    head = _fit_samples(samples, class_names, balanced, penalties[best])
+    share = compute_sample_weight(samples, balanced)
+    head = fit(samples.X, samples.y, class_names, penalties[best], share)
     return Fit(head.scale(temperatures[best]), penalties[best], temperatures[best])
 
 
@@ -210,10 +222,8 @@ def fit_logistic(
     -----
     scikit-learn's L-BFGS from zero: the same input gives the same head.
     """
+    _check_classes(y, class_names)
     n_classes = len(class_names)
-    if len(np.unique(y)) != n_classes:
-        absent = sorted(set(range(n_classes)) - set(np.unique(y)))
-        raise ValueError(f"no sample of class {[class_names[i] for i in absent]}")
     weight = np.ones(len(y)) if sample_weight is None else sample_weight
     mean, scale = X.mean(0), X.std(0) + 1e-6
     fitted = LogisticRegression(C=penalty, max_iter=MAX_ITERATIONS).fit(
@@ -226,6 +236,74 @@ def fit_logistic(
     return Head(
         tuple(class_names), coef.astype(np.float32), intercept.astype(np.float32)
     )
+
+
+def fit_discriminant(
+    X: np.ndarray,
+    y: np.ndarray,
+    class_names: Sequence[str],
+    ridge: float = 0.3,
+    sample_weight: np.ndarray | None = None,
+) -> Head:
+    """Fit a linear discriminant: class means, and one covariance for all classes.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features), float32
+        Embeddings.
+    y : ndarray of shape (n_samples,), int
+        Index of each sample's class in ``class_names``; every class must occur.
+    class_names : sequence of str
+        One name a class.
+    ridge : float
+        Added to the diagonal of the covariance of the standardised embeddings.
+    sample_weight : ndarray of shape (n_samples,), optional
+        Non-negative; only ratios matter. Default: all equal.
+
+    Returns
+    -------
+    Head
+
+    Raises
+    ------
+    ValueError
+        If a class has no sample.
+
+    Notes
+    -----
+    With few nebulae a class, logistic regression fits the few; a covariance shared by
+    all classes is learnt from all pictures, and says which differences between
+    pictures (framing, processing, palette) mean nothing [1]_. scikit-learn's
+    discriminant takes no sample weights, so the closed form stands here.
+
+    References
+    ----------
+    .. [1] Hastie, Tibshirani, Friedman (2009), The elements of statistical learning,
+       section 4.3.1 (regularised discriminant analysis).
+    """
+    _check_classes(y, class_names)
+    weight = np.ones(len(y)) if sample_weight is None else sample_weight
+    weight = (weight / weight.sum()).astype(np.float32)[:, None]
+    Y = np.eye(len(class_names), dtype=np.float32)[y]
+    means = (Y.T @ (X * weight)) / (Y.T @ weight)
+    centre = (X * weight).sum(0)
+    scale = np.sqrt(np.maximum((X**2 * weight).sum(0) - centre**2, 0)) + 1e-4
+    Z = (X - means[y]) / scale * np.sqrt(weight)
+    covariance = Z.T @ Z + np.float32(ridge) * np.eye(X.shape[1], dtype=np.float32)
+    standard = (means / scale).astype(np.float64)
+    W = np.linalg.solve(covariance.astype(np.float64), standard.T)
+    intercept = -0.5 * np.einsum("cd,dc->c", standard, W)
+    coef = W / scale[:, None]
+    return Head(
+        tuple(class_names), coef.astype(np.float32), intercept.astype(np.float32)
+    )
+
+
+# The fitting function of each method, and what its parameter is chosen from.
+METHODS: dict[str, tuple[Callable[..., Head], tuple[float, ...]]] = {
+    "logistic": (fit_logistic, PENALTIES),
+    "discriminant": (fit_discriminant, (0.3,)),
+}
 
 
 def fit_keras(
@@ -284,21 +362,19 @@ def fit_keras(
         steps_per_epoch=min(steps, STEPS_A_POINT),
         validation_data=validation,
         callbacks=callbacks,
+        shuffle=False,  # the batches are shuffled already; Keras would warn
         verbose=0,
     )
     coef, intercept = dense.get_weights()
     return Head(tuple(class_names), coef, intercept), fitted.history
 
 
-def _fit_samples(
-    samples: Samples, class_names: Sequence[str], balanced: bool, penalty: float
-) -> Head:
-    weight = compute_sample_weight(samples.y, samples.groups, balanced)
-    if samples.weight is not None:
-        weight = weight * samples.weight
-    return fit_logistic(samples.X, samples.y, class_names, penalty, weight)
-
-
 def _cross_entropy(logits: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
     log_p = log_softmax(logits, axis=1)[np.arange(len(y)), y]
     return float(-(weight * log_p).sum() / weight.sum())
+
+
+def _check_classes(y: np.ndarray, class_names: Sequence[str]) -> None:
+    absent = sorted(set(range(len(class_names))) - set(np.unique(y)))
+    if absent:
+        raise ValueError(f"no sample of class {[class_names[i] for i in absent]}")

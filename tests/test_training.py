@@ -48,7 +48,8 @@ def test_absent_class_is_an_error(samples):
 def test_balanced_weights_give_each_class_and_nebula_its_share():
     """Each class sums to the same weight; within it, each nebula does."""
     y = np.array([0, 0, 0, 1])
-    weight = compute_sample_weight(y, np.array(["a", "a", "b", "c"]), balanced=True)
+    samples = Samples(np.zeros((4, 1)), y, np.array(["a", "a", "b", "c"]))
+    weight = compute_sample_weight(samples, balanced=True)
     assert weight.tolist() == pytest.approx([0.5, 0.5, 1.0, 2.0])
 
 
