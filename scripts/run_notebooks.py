@@ -31,6 +31,7 @@ def run_in_place(path: Path) -> None:
         timeout=1800,
         kernel_name="python3",
         record_timing=False,
+        extra_arguments=["--IPKernelApp.log_level=50"],
         resources={"metadata": {"path": str(path.parent)}},
     )
     client.execute()
