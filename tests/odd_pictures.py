@@ -24,9 +24,7 @@ def make_good() -> dict[str, bytes]:
         "cmyk.jpg": _save(colour.convert("CMYK"), "JPEG"),
         "plain.png": _save(colour, "PNG"),
         "alpha.png": _save(colour.convert("RGBA"), "PNG"),
-        "deep.png": _save(
-            Image.fromarray(pixels[..., 0].astype(np.uint16) * 256), "PNG"
-        ),
+        "deep.png": _save(deep, "PNG"),
         "plain.webp": _save(colour, "WEBP"),
         "plain.tif": _save(colour, "TIFF"),
         "moving.gif": _save(colour, "GIF", save_all=True, append_images=frames),

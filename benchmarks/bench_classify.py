@@ -1,0 +1,108 @@
+"""How long an answer takes: from bytes to result, and from process start to answer.
+
+Run it on an idle machine: ``python benchmarks/bench_classify.py [MODEL]``.
+"""
+
+import argparse
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from nebula_utils import config, images
+from nebula_utils.classifier import Classifier, load_classifier
+from nebula_utils.features import Recipe
+
+REPEATS = 30
+GOAL_WARM = 0.150  # s, median
+GOAL_PROCESS = 1.5  # s
+
+
+def make_jpeg(width: int = 1632, height: int = 1224) -> bytes:
+    """Return a 2-megapixel JPEG: a cloud with stars, like a photograph in its size."""
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 160, (12, 16, 3), dtype=np.uint8))
+    cloud = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
+    noise = rng.normal(0, 6, cloud.shape)
+    picture = np.clip(cloud + noise, 0, 255).astype(np.uint8)
+    stars = rng.integers(0, (height, width), (4000, 2))
+    picture[stars[:, 0], stars[:, 1]] = 255
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "JPEG", quality=90)
+    return stream.getvalue()
+
+
+def measure(act: Callable[[], object], repeats: int = REPEATS) -> dict[str, float]:
+    """Return the median wall time and the mean CPU time of a call, in seconds."""
+    act()
+    walls, before = [], os.times()
+    for _ in range(repeats):
+        start = time.perf_counter()
+        act()
+        walls.append(time.perf_counter() - start)
+    after = os.times()
+    spent = sum(after[:4]) - sum(before[:4])  # this process and its children
+    return {
+        "median": statistics.median(walls),
+        "best": min(walls),
+        "cpu": spent / repeats,
+    }
+
+
+def measure_parts(classifier: Classifier, data: bytes) -> dict[str, dict[str, float]]:
+    """Return what each part of an answer costs."""
+    views = tuple(dict.fromkeys(classifier._list_views()))
+    recipe = Recipe(views)
+    image = images.read_image(data, 512)
+    batch = recipe.make_views(image)
+    return {
+        "decode": measure(lambda: images.read_image(data, 512)),
+        f"make {len(views)} views": measure(lambda: recipe.make_views(image)),
+        f"embed {len(views)} views": measure(lambda: classifier._embed(batch)),
+        "embed 1 view": measure(lambda: classifier._embed(batch[:1])),
+        "strip for the page": measure(lambda: classifier.make_strip(image)),
+    }
+
+
+def measure_process(model: Path, data: bytes) -> dict[str, float]:
+    """Return how long ``nebula classify one.jpg`` takes."""
+    import tempfile
+
+    with tempfile.NamedTemporaryFile(suffix=".jpg") as stream:
+        stream.write(data)
+        stream.flush()
+        command = [sys.executable, "-m", "nebula_utils", "classify", stream.name]
+        command += ["--model", str(model)]
+        return measure(
+            lambda: subprocess.run(command, check=True, capture_output=True), 5
+        )
+
+
+def main() -> None:
+    """Measure and print a table, and a line of JSON to keep."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", nargs="?", type=Path, default=config.MODEL)
+    args = parser.parse_args()
+    data, classifier = make_jpeg(), load_classifier(args.model)
+    found = {"bytes to result": measure(lambda: classifier.classify(data))}
+    found |= measure_parts(classifier, data)
+    found["nebula classify one.jpg"] = measure_process(args.model, data)
+    print(f"{len(data) / 1e6:.1f} MB JPEG; load {os.getloadavg()[0]:.1f}")
+    print(f"goals: warm {GOAL_WARM} s, process {GOAL_PROCESS} s")
+    print(f"{'':<26}{'median s':>10}{'best s':>10}{'CPU s':>10}")
+    for name, times in found.items():
+        columns = "".join(f"{times[key]:>10.3f}" for key in ("median", "best", "cpu"))
+        print(f"{name:<26}{columns}")
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
