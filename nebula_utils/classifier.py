@@ -164,22 +164,26 @@ class Classifier:
         ImageError
             If it can't be used as a picture.
         """
-        views = self._list_views()
-        unique = tuple(dict.fromkeys(views))
+        questions = self._list_questions()
+        unique = tuple(dict.fromkeys(view for views in questions for view in views))
         recipe = Recipe(unique)
         image = images.read_image(source, max(recipe.min_side, THUMBNAIL_SIDE))
         X, maps = self._embed(recipe.make_views(image))
-        rows = [unique.index(view) for view in views]
-        asked = X[rows].reshape(1 + len(self.counterfactuals), len(self.views), -1)
-        asked = asked.mean(1)
+        row = {view: i for i, view in enumerate(unique)}
+        asked = np.stack(
+            [X[[row[view] for view in views]].mean(0) for views in questions]
+        )
         y_proba = self.head.predict_proba(asked.astype(np.float64))
         answers = [self._name(row) for row in y_proba]
         proba = y_proba[0]
         best = int(proba.argmax())
         order = [int(i) for i in np.argsort(-proba) if proba[i] >= self.threshold]
-        strip = dict(zip(self.counterfactuals, answers[1:], strict=True))
-        grey = strip["grey"]
-        held = np.minimum(1, y_proba[1:, best] / proba[best])
+        strip = dict(zip(self.counterfactuals, answers[2:], strict=True))
+        grey = answers[2 + self.counterfactuals.index("grey")]
+        # The strip's answers are compared with the strip's answer as it is; grey is
+        # asked in full, so it is compared with the full one.
+        base = [0 if name == "grey" else 1 for name in self.counterfactuals]
+        held = np.minimum(1, y_proba[2:, best] / y_proba[base, best])
         return Result(
             path=str(source)
             if name is None and isinstance(source, Path)
@@ -220,10 +224,18 @@ class Classifier:
             for name, view in zip(self.counterfactuals, made, strict=True)
         }
 
-    def _list_views(self) -> tuple[View, ...]:
-        changed = [apply_first(name, self.views) for name in self.counterfactuals]
-        same = [_simplify(view) for view in sum(changed, self.views)]
-        return tuple(same)
+    def _list_questions(self) -> list[tuple[View, ...]]:
+        """Give the views of each question: the picture, the strip's frame, the strip.
+
+        Grey is asked in full; the other counterfactuals of the whole picture only,
+        without its crops, which is a third of the work.
+        """
+        frame = tuple(v for v in self.views if v.crop == "whole") or self.views
+        changed = [
+            apply_first(name, self.views if name == "grey" else frame)
+            for name in self.counterfactuals
+        ]
+        return [self.views, frame, *changed]
 
     def _embed(self, batch: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
         """Embed views; return also the first one's feature map, if there is one."""
@@ -354,13 +366,6 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray]:
         raise ModelError(
             f"{path} is damaged ({error}): run `make reproduce` again"
         ) from error
-
-
-def _simplify(view: View) -> View:
-    # Grey twice is grey: one forward pass less.
-    steps = view.colour.split(">")
-    kept = [s for i, s in enumerate(steps) if s != "grey" or steps[i - 1 : i] != [s]]
-    return view._replace(colour=">".join(kept))
 
 
 def _round(value: float) -> float:
