@@ -16,6 +16,7 @@ DPI = 100
 HEAD_STYLE = {
     "plain": {"color": "#8a8a8a", "marker": "o"},
     "balanced": {"color": "#5b7fa6", "marker": "D"},
+    "colour-randomised": {"color": "#6a9a5b", "marker": "v"},
     "Keras dense": {"color": "#b5651d", "marker": "^"},
     "robust": {"color": "#0b3c6f", "marker": "s"},
 }

@@ -280,8 +280,9 @@ _CARD = """# Model card: nebula classifier, robust head
 Written by notebook 04; every number is from the same run.
 
 **What it is.** A linear head on frozen `{backbone}` embeddings ({input_size} px), \
-fitted on colour-randomised and grey copies as well as on the pictures themselves, \
-calibrated by a temperature that was chosen by nebula.
+fitted so that no colour can be relied on (random crops in random colours, grey ones, \
+simulated dust), asked of crops in colour and in grey, and calibrated by a temperature \
+that was chosen by nebula.
 
 **What it is for.** Sorting photographs of nebulae by type, teaching, and showing what \
 such a classifier looks at. Not for measuring or cataloguing objects: the type of a \
