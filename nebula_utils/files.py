@@ -10,6 +10,10 @@ from pathlib import Path
 
 from nebula_utils.errors import CacheError
 
+# There is no way to read the mask but to set it; done once, as threads share it.
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)
+
 
 @contextlib.contextmanager
 def write_atomic(path: Path) -> Iterator[Path]:
@@ -44,7 +48,7 @@ def write_atomic(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         # mkstemp makes private files; give ours the mode that open() would.
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~_UMASK)
         os.replace(temporary, path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
@@ -58,13 +62,6 @@ def compute_sha256(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _umask() -> int:
-    # There is no way to read the mask but to set it.
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def _explain(error: OSError, path: Path) -> str:
