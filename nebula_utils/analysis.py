@@ -278,8 +278,10 @@ def _make_key(
     digest = hashlib.sha256(repr((strategy, dataset.class_names)).encode())
     for module in _RULES:
         digest.update(compute_sha256(Path(str(module.__file__))).encode())
-    arrays = [part for part in embeddings.train if part is not None]
-    arrays += [dataset.y, dataset.groups, dataset.is_ambiguous]
+    samples = embeddings.train
+    digest.update(repr(samples.shares).encode())
+    arrays = [samples.X, samples.y, samples.groups, dataset.y, dataset.groups]
+    arrays += [] if samples.kind is None else [samples.kind]
     for name, X in embeddings.test.items():
         digest.update(name.encode())
         arrays.append(X)
