@@ -1,0 +1,162 @@
+"""The study: what is held out stays out, and simulated samples don't leak."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nebula_utils import study
+from nebula_utils.calibration import compute_threshold, score_coverage
+from nebula_utils.dataset import make_dataset
+from nebula_utils.errors import LeakageError, SourceError
+from nebula_utils.evaluate import Predictions
+from nebula_utils.features import View
+from nebula_utils.robust import make_robust_samples
+from nebula_utils.splits import check_leakage
+from nebula_utils.study import Strategy
+from nebula_utils.training import fit_discriminant
+
+SMALL = (View(64),)
+
+
+@pytest.fixture
+def judged(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Add what judging adds: each picture's group and palette."""
+    return manifest.assign(group=manifest["nebula"], palette="mixed")
+
+
+@pytest.fixture
+def dataset(judged: pd.DataFrame):
+    """Give the synthetic study, all seven classes of four nebulae."""
+    return make_dataset(judged, min_nebulae=3)
+
+
+def test_thin_types_are_left_out_by_name_and_reason(judged):
+    """A type with fewer nebulae than asked for is named, never silently dropped."""
+    thin = judged[~judged["nebula"].isin(["Sim dark 0", "Sim dark 1"])]
+    made = make_dataset(thin, min_nebulae=3)
+    assert "dark" not in made.class_names
+    assert made.left_out["dark"].startswith("only 2 nebulae")
+
+
+def test_held_out_nebulae_are_in_no_fold(judged):
+    """A nebula that is held out is not among the pictures of the study."""
+    made = make_dataset(judged, min_nebulae=3, held_out=("Sim dark 0",))
+    assert set(made.held_out["nebula"]) == {"Sim dark 0"}
+    assert "Sim dark 0" not in set(made.groups)
+
+
+def test_unknown_class_is_an_error(judged):
+    """A misspelt class is answered with the classes there are."""
+    with pytest.raises(SourceError, match="supernova_remnant"):
+        make_dataset(judged, classes=("dark", "emision"))
+
+
+def test_accept_holds_the_label_and_the_second_type(judged):
+    """A picture with two accepted types accepts exactly these."""
+    judged.loc[0, "accept"] = "dark|emission"
+    made = make_dataset(judged, min_nebulae=3)
+    accepted = np.array(made.class_names)[made.accept[0]]
+    assert accepted.tolist() == ["dark", "emission"] and made.is_ambiguous[0]
+
+
+def test_folds_never_share_a_nebula(dataset):
+    """Every picture is tested once a repeat, and no nebula is on both sides."""
+    folds = study.make_splits(dataset, 4, 2)
+    for _, _, train, test in folds:
+        assert not set(dataset.groups[train]) & set(dataset.groups[test])
+    assert sorted(np.concatenate([test for _, _, _, test in folds[:4]])) == list(
+        range(len(dataset.y))
+    )
+
+
+def test_leakage_check_raises(dataset):
+    """Two pictures of one nebula on both sides are an error that names it."""
+    with pytest.raises(LeakageError):
+        check_leakage(dataset.groups, np.array([0]), np.array([1]))
+
+
+def test_random_split_leaks(dataset):
+    """With each picture on its own, nebulae do stand on both sides."""
+    loose = dataset.ungroup()
+    _, _, train, test = study.make_splits(loose, 2, 1)[0]
+    assert set(dataset.groups[train]) & set(dataset.groups[test])
+
+
+@pytest.mark.parametrize("method", ["logistic", "discriminant"])
+def test_answers_are_probabilities_of_every_question(
+    dataset, fake_backbone, tmp_cache, method
+):
+    """Each picture gets probabilities as it is and under each counterfactual."""
+    strategy = Strategy("s", SMALL, SMALL, balanced=True, method=method)
+    embeddings = study.embed_dataset(dataset, fake_backbone, strategy, ("grey", "red"))
+    folds = study.make_splits(dataset, 4, 2)
+    y_proba = study.cross_validate(dataset, embeddings, strategy, folds)
+    assert set(y_proba) == {"as_is", "grey", "red"}
+    for proba in y_proba.values():
+        np.testing.assert_allclose(proba.sum(-1), 1, atol=1e-6)
+    p = study.predict_study(dataset, y_proba)
+    assert p.is_right.mean() > 0.5  # seven classes of different colours
+
+
+def test_two_runs_are_equal(dataset, fake_backbone, tmp_cache):
+    """The same study twice gives the same bits, threads or not."""
+    strategy = Strategy("s", SMALL, SMALL)
+    embeddings = study.embed_dataset(dataset, fake_backbone, strategy, ("grey",))
+    folds = study.make_splits(dataset, 4, 1)
+    first = study.cross_validate(dataset, embeddings, strategy, folds)
+    again = study.cross_validate(dataset, embeddings, strategy, folds)
+    assert np.array_equal(first["as_is"], again["as_is"])
+
+
+def test_nothing_of_a_tested_nebula_is_fitted(dataset, fake_backbone, tmp_cache):
+    """Crops and dusty crops carry the nebula of their picture and leave with it."""
+    samples = make_robust_samples(dataset, fake_backbone, size=64, dust=False)
+    rest = samples.without(np.array(["Sim emission 1"]))
+    assert len(samples.y) - len(rest.y) == 2 * 24 * 3
+    assert "Sim emission 1" not in set(rest.groups)
+
+
+def test_dust_makes_dark_samples_of_emission_nebulae(
+    dataset, fake_backbone, tmp_cache, monkeypatch
+):
+    """A dusty crop is dark and of its picture's nebula; without dust it is emission."""
+    from nebula_utils import robust
+
+    monkeypatch.setattr(robust, "SCENES", {"rich": 3})
+    samples = make_robust_samples(dataset, fake_backbone, size=64)
+    names = np.array(dataset.class_names)[samples.y]
+    dusty = samples.kind == "dust before emission"
+    assert set(names[dusty]) == {"dark"}
+    assert all(group.startswith("Sim emission") for group in samples.groups[dusty])
+    assert set(names[samples.kind == "rich field"]) == {"other"}
+    assert set(samples.kind) <= set(robust.SHARES)
+
+
+def test_discriminant_ignores_what_varies_inside_the_classes():
+    """A direction that is loud but the same in all classes gets no weight."""
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], 200)
+    X = np.c_[y + rng.normal(0, 0.3, 400), rng.normal(0, 50, 400)].astype(np.float32)
+    head = fit_discriminant(X, y, ("a", "b"), ridge=0.01)
+    contrast = np.abs(head.coef[:, 1] - head.coef[:, 0]) * X.std(0)
+    assert contrast[1] < 0.1 * contrast[0]
+    assert (head.predict_proba(X).argmax(1) == y).mean() > 0.9
+
+
+def make_predictions(n: int, sharpness: float) -> Predictions:
+    """Give answers whose probabilities are true by construction."""
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, sharpness, (n, 3))
+    proba = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    y = np.array([rng.choice(3, p=p) for p in proba])
+    return Predictions(y, proba[None], np.arange(n).astype(str), ("a", "b", "c"))
+
+
+def test_conformal_sets_cover_what_they_promise():
+    """A threshold from one half of the nebulae covers 90 % of the other half."""
+    p = make_predictions(2000, 2.0)
+    half = np.arange(2000) < 1000
+    threshold = compute_threshold(p.select(half), 0.9)
+    scores = score_coverage(p.select(~half), threshold)
+    assert scores["coverage"]["value"] == pytest.approx(0.9, abs=0.03)
+    assert scores["accuracy_if_confident"]["value"] > scores["accuracy"]["value"]
