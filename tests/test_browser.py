@@ -337,6 +337,21 @@ def test_the_served_page_gives_nothing_away(server: Server) -> None:
             urllib.request.urlopen(server.url + path, timeout=20)
 
 
+def test_leaving_ends_the_process(server: Server, browser) -> None:
+    """Who leaves the page frees its memory; nothing of a picture stays."""
+    if server.kind == "lab":
+        pytest.skip("in JupyterLab a kernel is the user's own")
+    guest = browser.new_page()
+    guest.goto(server.url)
+    guest.wait_for_selector(".nebula-drop", timeout=PATIENCE)
+    guest.goto("about:blank")
+    deadline = time.monotonic() + 20
+    while "Kernel shutdown" not in server.log.read_text():
+        assert time.monotonic() < deadline, "the kernel was not shut down"
+        time.sleep(0.2)
+    guest.close()
+
+
 def test_nothing_came_from_the_internet(page) -> None:
     """No request left this machine, from the first to here."""
     assert page.outside == []
