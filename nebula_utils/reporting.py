@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nebula_utils.config import CLASS_NAMES
 from nebula_utils.errors import NebulaError
 from nebula_utils.evaluate import Score
 from nebula_utils.files import write_atomic
@@ -183,7 +184,9 @@ def render_readme(metrics: Mapping[str, Any], readme: str) -> str:
 def make_table(metrics: Mapping[str, Any]) -> list[str]:
     """Return the main numbers as the lines of a Markdown table."""
     data, protocol = metrics["data"], metrics["protocol"]
-    names = ", ".join(name.replace("_", " ") for name in data["classes"])
+    # JSON keeps its keys sorted; people read the house order.
+    classes = [name for name in CLASS_NAMES if name in data["classes"]]
+    names = ", ".join(name.replace("_", " ") for name in classes)
     lines = [
         f"{data['n_images']} pictures of {data['n_nebulae']} objects ({names}); "
         f"{protocol['repeats']} × {protocol['k']}-fold cross-validation by nebula; "

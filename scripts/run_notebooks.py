@@ -20,6 +20,7 @@ from nebula_utils.files import write_atomic
 from nebula_utils.findings import FINDINGS
 from nebula_utils.pipeline import KERNEL_ENVIRONMENT, find_notebooks
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
 _FINDING = re.compile(r"(<!-- finding:begin -->\n).*?(\n<!-- finding:end -->)", re.S)
 
 
@@ -35,8 +36,12 @@ def run_in_place(path: Path) -> None:
         resources={"metadata": {"path": str(path.parent)}},
     )
     client.execute()
-    # Widgets' states are large and differ in every run.
+    # Widgets' states are large, and their names hold addresses of this run.
     notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if WIDGET in output.get("data", {}):
+                output["data"] = {"text/plain": "(the page, where a kernel runs)"}
     notebook.metadata["language_info"] = {"name": "python"}
     fill_finding(notebook, path.stem)
     write_text(path, nbformat.writes(notebook) + "\n")

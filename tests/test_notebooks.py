@@ -97,7 +97,7 @@ def test_misspelt_parameter_is_refused():
 
 @pytest.fixture(scope="module")
 def tiny_backbone(tmp_path_factory):
-    """Write a TF-Hub module that takes pictures of any size: 4 × 4 mean colours."""
+    """Write a TF-Hub module that takes pictures of any size: 4 × 4 colours."""
     from nebula_utils.quiet import import_tensorflow
 
     tf = import_tensorflow()
@@ -111,7 +111,7 @@ def tiny_backbone(tmp_path_factory):
 
         @tf.function(input_signature=[pictures])
         def __call__(self, images):
-            small = tf.image.resize(images, (4, 4), method="area")
+            small = tf.image.resize(images, (4, 4))
             return tf.reshape(small, (-1, 48)) @ self.weights
 
     folder = tmp_path_factory.mktemp("tiny")
