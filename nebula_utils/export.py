@@ -77,6 +77,7 @@ def export_classifier(
             "name": backbone.name,
             "sha256": backbone.sha256,
             "n_features": backbone.n_features,
+            "map_start": backbone.map_start,
         },
         "preprocessing": {"views": [list(view) for view in views]},
         "counterfactuals": list(counterfactuals),
@@ -96,8 +97,9 @@ def export_lite(backbone: Backbone, path: Path) -> None:
     backbone : Backbone
         Loaded through TensorFlow Hub.
     path : Path
-        The ``.tflite`` file; its output is the feature map if the backbone has one,
-        else the embedding. Weights stay float32, so answers agree to about 1e-5.
+        The ``.tflite`` file; it gives the feature map if the backbone has one, and the
+        embedding where that is more than the map's mean. Weights stay float32, so
+        answers agree to about 1e-5.
 
     Raises
     ------
@@ -106,7 +108,10 @@ def export_lite(backbone: Backbone, path: Path) -> None:
     """
     tf = import_tensorflow()
     module = backbone.module
-    function = module.feature_map if backbone.has_feature_map else module.__call__
+    if backbone.function == "layers":
+        function = module.layers_and_map
+    else:
+        function = module.feature_map if backbone.has_feature_map else module.__call__
     pictures = tf.TensorSpec([None, None, None, 3], tf.float32)
     with silence_stderr():
         try:

@@ -7,7 +7,7 @@ NumPy is imported here, as `nebula classify` must start quickly.
 """
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,19 +24,41 @@ class Head:
     ----------
     class_names : tuple of str
         One name a class.
-    coef : ndarray of shape (n_features, n_classes), float32
+    coef : ndarray of shape (n_features, n_columns), float32
         The matrix W.
-    intercept : ndarray of shape (n_classes,), float32
+    intercept : ndarray of shape (n_columns,), float32
         The vector b.
+    columns : ndarray of shape (n_columns,), int, optional
+        The class of each column: a class of several kinds (galaxies, clusters and
+        everyday photos are all `other`) has several, whose probabilities add up.
+        Default: one column a class.
+    temperature : float
+        What the classes' logits are divided by, > 0 (calibration).
     """
 
     class_names: tuple[str, ...]
     coef: np.ndarray
     intercept: np.ndarray
+    columns: np.ndarray | None = None
+    temperature: float = 1.0
+
+    @property
+    def class_coef(self) -> np.ndarray:
+        """The mean of each class's columns of W, (n_features, n_classes)."""
+        if self.columns is None:
+            return self.coef
+        classes = range(len(self.class_names))
+        return np.stack([self.coef[:, self.columns == c].mean(1) for c in classes], 1)
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
-        """Return the logits X W + b, shape (..., n_classes)."""
-        return X @ self.coef + self.intercept
+        """Return the logits of the classes, shape (..., n_classes)."""
+        logits = X @ self.coef + self.intercept
+        if self.columns is not None:
+            classes = range(len(self.class_names))
+            logits = np.stack(
+                [logsumexp(logits[..., self.columns == c]) for c in classes], -1
+            )
+        return logits / self.temperature
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return probabilities, shape (..., n_classes), that sum to 1.
@@ -49,22 +71,27 @@ class Head:
         return softmax(self.decision_function(X))
 
     def scale(self, temperature: float) -> "Head":
-        """Return the head with its logits divided by a temperature > 0."""
-        return Head(
-            self.class_names,
-            (self.coef / temperature).astype(np.float32),
-            (self.intercept / temperature).astype(np.float32),
-        )
+        """Return the head with its logits divided by a temperature > 0 once more."""
+        return replace(self, temperature=self.temperature * temperature)
 
     def save(self, path: Path) -> None:
         """Write the head to an ``.npz`` file, no pickle inside."""
+        columns = np.arange(len(self.class_names))
         with write_atomic(path) as temporary:
             np.savez(
                 temporary,
                 class_names=np.array(self.class_names),
                 coef=self.coef,
                 intercept=self.intercept,
+                columns=columns if self.columns is None else self.columns,
+                temperature=np.array(self.temperature),
             )
+
+
+def logsumexp(logits: np.ndarray) -> np.ndarray:
+    """Return log of the sum of exp(logits) over the last axis."""
+    largest = logits.max(-1, keepdims=True)
+    return np.log(np.exp(logits - largest).sum(-1)) + largest[..., 0]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -84,7 +111,15 @@ def load_head(path: Path) -> Head:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             names = tuple(str(name) for name in arrays["class_names"])
-            return Head(names, arrays["coef"], arrays["intercept"])
+            columns = arrays["columns"]
+            single = np.array_equal(columns, np.arange(len(names)))
+            return Head(
+                names,
+                arrays["coef"],
+                arrays["intercept"],
+                None if single else columns,
+                float(arrays["temperature"]),
+            )
     except FileNotFoundError as error:
         raise ModelError(f"no head at {path}: run `make reproduce` first") from error
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -210,8 +210,7 @@ class Store:
         CacheError
             If it can't be written.
         """
-        # One thread at a time: write_atomic reads the process-wide umask by setting it.
-        with self._lock, write_atomic(self.folder / file) as temporary:
+        with write_atomic(self.folder / file) as temporary:
             temporary.write_bytes(body)
 
     def find_picture(self, file: Path) -> str | None:

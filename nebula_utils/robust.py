@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nebula_utils.augment import DustyCrops, RandomCrops, SimulatedScenes
+from nebula_utils.augment import COLOURS, DustyCrops, RandomCrops, SimulatedScenes
 from nebula_utils.backbone import Backbone
 from nebula_utils.config import IMAGE_SIZE, OTHER, RANDOM_STATE
 from nebula_utils.dataset import Dataset
@@ -76,7 +76,8 @@ def _crop_pictures(dataset: Dataset, backbone: Backbone, size: int) -> Samples:
         here = np.flatnonzero(n_crops == n)
         X = _embed(dataset, here, backbone, RandomCrops(int(n), size))
         y, groups = dataset.y[here], dataset.groups[here]
-        parts.append(_repeat(X, y, groups, kinds[here]))
+        part = rows["other_kind"].to_numpy(str)[here]
+        parts.append(_repeat(X, y, groups, kinds[here], part))
     return _join(parts)
 
 
@@ -102,7 +103,8 @@ def _add_dust(dataset: Dataset, backbone: Backbone, size: int) -> list[Samples]:
         y = np.full(len(here), dark)
         parts.append(_repeat(dusty, y, groups, np.full(len(here), kind)))
         names = np.full(len(here), "without dust")
-        parts.append(_repeat(clear, dataset.y[here], groups, names))
+        part = rows["other_kind"].to_numpy(str)[here]
+        parts.append(_repeat(clear, dataset.y[here], groups, names, part))
     return parts
 
 
@@ -121,7 +123,8 @@ def _simulate(dataset: Dataset, backbone: Backbone, size: int) -> list[Samples]:
         if OTHER in dataset.class_names:
             label = np.full(number, dataset.class_names.index(OTHER))
             kind = np.full(number, f"{sky} field")
-            parts.append(_repeat(X[:, half:], label, groups, kind))
+            part = np.full(number, "star_field")
+            parts.append(_repeat(X[:, half:], label, groups, kind, part))
     return parts
 
 
@@ -134,14 +137,20 @@ def _embed(
 
 
 def _repeat(
-    X: np.ndarray, y: np.ndarray, groups: np.ndarray, kind: np.ndarray
+    X: np.ndarray,
+    y: np.ndarray,
+    groups: np.ndarray,
+    kind: np.ndarray,
+    part: np.ndarray | None = None,
 ) -> Samples:
     copies = X.shape[1]
+    part = np.full(len(y), "") if part is None else part
     return Samples(
         X.reshape(-1, X.shape[2]),
         np.repeat(y, copies),
         np.repeat(groups, copies),
         np.repeat(kind, copies),
+        part=np.repeat(part, copies),
     )
 
 
@@ -151,4 +160,6 @@ def _join(parts: Sequence[Samples]) -> Samples:
         np.concatenate([part.y for part in parts]),
         np.concatenate([part.groups for part in parts]),
         np.concatenate([part.kind for part in parts if part.kind is not None]),
+        part=np.concatenate([part.part for part in parts if part.part is not None]),
+        copies=len(COLOURS),
     )

@@ -1,7 +1,7 @@
 """Run an exported backbone with LiteRT, which starts in a tenth of a second.
 
 TensorFlow trains and exports; here only its answers are wanted, on one picture, at
-once. `LiteBackbone` has the same ``embed`` and ``compute_feature_map`` as
+once. `LiteBackbone` has the same ``embed`` and ``embed_with_map`` as
 `backbone.Backbone`, so every stage takes either.
 """
 
@@ -57,23 +57,31 @@ class LiteBackbone:
             ) from error
         self._interpreters: dict[tuple[int, ...], Any] = {}
         self._lock = threading.Lock()
-        self.compute_feature_map(np.zeros((1, 64, 64, 3), np.float32))
+        self.embed(np.zeros((1, 64, 64, 3), np.float32))
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Embed a batch; see `backbone.Backbone.embed`."""
-        found = self.compute_feature_map(images)
-        return found.mean((1, 2)) if found.ndim == 4 else found
+        return self.embed_with_map(images)[0]
 
-    def compute_feature_map(self, images: np.ndarray) -> np.ndarray:
-        """Return the last feature map; see `backbone.Backbone.compute_feature_map`.
-
-        A backbone that has none gives its embeddings, shape (n_images, n_features).
-        """
+    def embed_with_map(
+        self, images: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Embed a batch; give its last feature maps too, None if there are none."""
         with self._lock:
             interpreter = self._get_interpreter(images.shape)
-            interpreter.set_tensor(self._input, images.astype(np.float32, copy=False))
+            given = interpreter.get_input_details()[0]["index"]
+            interpreter.set_tensor(given, images.astype(np.float32, copy=False))
             interpreter.invoke()
-            return interpreter.get_tensor(self._output)
+            outputs = [
+                interpreter.get_tensor(output["index"])
+                for output in interpreter.get_output_details()
+            ]
+        maps = next((found for found in outputs if found.ndim == 4), None)
+        vectors = next((found for found in outputs if found.ndim == 2), None)
+        if vectors is None:
+            assert maps is not None
+            vectors = maps.mean((1, 2))
+        return vectors, maps
 
     def _get_interpreter(self, shape: tuple[int, ...]) -> Any:
         if shape not in self._interpreters:
@@ -84,9 +92,8 @@ class LiteBackbone:
                     made = Interpreter(
                         model_content=self._content, num_threads=N_THREADS
                     )
-                    self._input = made.get_input_details()[0]["index"]
-                    self._output = made.get_output_details()[0]["index"]
-                    made.resize_tensor_input(self._input, list(shape))
+                    given = made.get_input_details()[0]["index"]
+                    made.resize_tensor_input(given, list(shape))
                     made.allocate_tensors()
             except (ValueError, RuntimeError) as error:
                 raise ModelError(

@@ -4,8 +4,9 @@ A *strategy* says how a head is trained and asked: which views of a picture are 
 which are averaged into the embedding that is judged, and how classes are weighted.
 """
 
+import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ from nebula_utils.backbone import Backbone
 from nebula_utils.config import IMAGE_SIZE, OTHER, RANDOM_STATE
 from nebula_utils.counterfactuals import REPORTED
 from nebula_utils.dataset import Dataset
+from nebula_utils.discriminant import fit_folds
 from nebula_utils.errors import SourceError
 from nebula_utils.evaluate import Predictions
 from nebula_utils.features import (
@@ -36,6 +38,7 @@ log = logging.getLogger(__name__)
 INSIDE = {"stellarium": 0.85}
 # Asked of every picture; the other counterfactuals only of nebulae.
 EVERYONE = ("as_is", "grey")
+CALIBRATION_FOLDS = 5
 N_JOBS = 2  # folds at once, each with one thread of linear algebra
 
 
@@ -53,8 +56,11 @@ class Strategy:
         Views whose embeddings are averaged into the one that is judged.
     balanced : bool
         Whether every class weighs the same in the fit, and every nebula in a class.
-    method : str
-        How the head is fitted, one of `training.METHODS`.
+    method : {"logistic", "discriminant"}
+        How the head is fitted, by `training` or by `discriminant`.
+    deep : bool
+        Whether the last two layers are pooled (`backbone.Backbone.deepen`), or the
+        feature vector alone is used.
     makes : {"views", "crops", "dust"}
         Whether the ``train`` views are fitted, random crops of each picture instead,
         or those and simulated dark nebulae (`robust`).
@@ -67,8 +73,13 @@ class Strategy:
     test: tuple[View, ...] = (View(),)
     balanced: bool = False
     method: str = "logistic"
+    deep: bool = False
     makes: str = "views"
     size: int = IMAGE_SIZE
+
+    def adapt(self, backbone: Backbone) -> Backbone:
+        """Return the extractor as this strategy uses it."""
+        return backbone.deepen() if self.deep else backbone
 
     def at_size(self, size: int) -> "Strategy":
         """Return the strategy with every view's side scaled as 224 px to ``size``."""
@@ -106,6 +117,7 @@ ROBUST = Strategy(
     ),
     balanced=True,
     method="discriminant",
+    deep=True,
     makes="dust",
 )
 
@@ -152,6 +164,7 @@ def embed_dataset(
     Embeddings
     """
     y = dataset.y
+    backbone = strategy.adapt(backbone)
     if strategy.makes == "views":
         X = embed_pictures(dataset, backbone, strategy.train)
         copies = X.shape[1]
@@ -289,13 +302,10 @@ def cross_validate(
     n_repeats = 1 + max(repeat for repeat, _, _, _ in folds)
     shape = (n_repeats, len(dataset.y), len(dataset.class_names))
     y_proba = {name: np.full(shape, np.nan) for name in embeddings.test}
-
-    def run(fold: splits.Split) -> Fit:
-        return fit_strategy(dataset, embeddings, strategy, fold[2])
-
+    fits = _fit_folds(dataset, embeddings, strategy, folds)
     progress = tqdm(total=len(folds), desc=strategy.name, unit="fold", disable=None)
-    with threadpool_limits(1), ThreadPoolExecutor(N_JOBS) as pool, progress:
-        for (repeat, _, _, test), fit in zip(folds, pool.map(run, folds), strict=True):
+    with progress:
+        for (repeat, _, _, test), fit in zip(folds, fits, strict=True):
             for name, X in embeddings.test.items():
                 y_proba[name][repeat, test] = fit.head.predict_proba(X[test])
             progress.update()
@@ -330,9 +340,34 @@ def fit_strategy(
     rows = np.arange(len(y)) if rows is None else rows
     samples = embeddings.train.without(np.setdiff1d(groups, groups[rows]))
     judged = Samples(embeddings.test["as_is"][rows], y[rows], groups[rows])
-    return fit_head(
-        samples, judged, dataset.class_names, strategy.balanced, strategy.method
-    )
+    names = dataset.class_names
+    if strategy.method == "logistic":
+        return fit_head(samples, judged, names, strategy.balanced)
+    inner = splits.repeated_group_kfold(judged.y, judged.groups, CALIBRATION_FOLDS, 1)
+    return fit_folds(samples, judged, names, [test for _, _, _, test in inner])[1]
+
+
+def _fit_folds(
+    dataset: Dataset,
+    embeddings: Embeddings,
+    strategy: Strategy,
+    folds: Sequence[splits.Split],
+) -> Iterator[Fit]:
+    """Yield the fit of each fold, in order."""
+    if strategy.method == "discriminant":
+        judged = Samples(embeddings.test["as_is"], dataset.y, dataset.groups)
+        for _, repeat in itertools.groupby(folds, key=lambda fold: fold[0]):
+            tests = [test for _, _, _, test in repeat]
+            yield from fit_folds(embeddings.train, judged, dataset.class_names, tests)[
+                0
+            ]
+        return
+
+    def fit(fold: splits.Split) -> Fit:
+        return fit_strategy(dataset, embeddings, strategy, fold[2])
+
+    with threadpool_limits(1), ThreadPoolExecutor(N_JOBS) as pool:
+        yield from pool.map(fit, folds)
 
 
 def predict_study(

@@ -5,7 +5,7 @@ nebula *inside* the samples that a fit is given, so that an outer test fold neve
 takes part in a choice.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +45,11 @@ class Samples(NamedTuple):
         Where a sample comes from; default: all from pictures as they are.
     shares : dict of str to float, optional
         What each kind weighs in its class, beside the others; default: 1.
+    part : ndarray of shape (n_samples,), str, optional
+        Which part of a class of several kinds a sample belongs to; default: classes
+        are of one kind.
+    copies : int
+        Every so many rows in turn are one crop in different colours, the last grey.
     """
 
     X: np.ndarray
@@ -52,12 +57,22 @@ class Samples(NamedTuple):
     groups: np.ndarray
     kind: np.ndarray | None = None
     shares: dict[str, float] | None = None
+    part: np.ndarray | None = None
+    copies: int = 1
 
     def without(self, groups: np.ndarray) -> "Samples":
         """Return the samples whose nebula is not among ``groups``."""
-        keep = ~np.isin(self.groups, groups)
-        kind = None if self.kind is None else self.kind[keep]
-        return Samples(self.X[keep], self.y[keep], self.groups[keep], kind, self.shares)
+        return self.select(~np.isin(self.groups, groups))
+
+    def select(self, mask: np.ndarray) -> "Samples":
+        """Return the samples where ``mask`` is true."""
+        return self._replace(
+            X=self.X[mask],
+            y=self.y[mask],
+            groups=self.groups[mask],
+            kind=None if self.kind is None else self.kind[mask],
+            part=None if self.part is None else self.part[mask],
+        )
 
 
 class Fit(NamedTuple):
@@ -106,10 +121,10 @@ def fit_head(
     judged: Samples,
     class_names: Sequence[str],
     balanced: bool = False,
-    method: str = "logistic",
+    penalties: Sequence[float] = PENALTIES,
     random_state: int = RANDOM_STATE,
 ) -> Fit:
-    """Fit a head; choose its penalty and temperature by nebula.
+    """Fit a logistic head; choose its penalty and temperature by nebula.
 
     Parameters
     ----------
@@ -122,9 +137,8 @@ def fit_head(
         One name a class.
     balanced : bool
         See `compute_sample_weight`.
-    method : {"logistic", "discriminant"}
-        See `fit_logistic` and `fit_discriminant`; candidates for the one parameter of
-        each are in `METHODS`.
+    penalties : sequence of float
+        Candidates for the inverse strength of the penalty.
     random_state : int
         Seed of the inner splits.
 
@@ -132,7 +146,6 @@ def fit_head(
     -------
     Fit
     """
-    fit, penalties = METHODS[method]
     splits = list(
         repeated_group_kfold(judged.y, judged.groups, INNER_FOLDS, 1, random_state)
     )
@@ -143,13 +156,13 @@ def fit_head(
         for _, _, _, test in splits:
             inner = samples.without(judged.groups[test])
             share = compute_sample_weight(inner, balanced)
-            head = fit(inner.X, inner.y, class_names, penalty, share)
+            head = fit_logistic(inner.X, inner.y, class_names, penalty, share)
             logits[test] = head.decision_function(judged.X[test])
         temperatures.append(fit_temperature(logits, judged.y, weight))
         losses.append(_cross_entropy(logits / temperatures[-1], judged.y, weight))
     best = int(np.argmin(losses))
     share = compute_sample_weight(samples, balanced)
-    head = fit(samples.X, samples.y, class_names, penalties[best], share)
+    head = fit_logistic(samples.X, samples.y, class_names, penalties[best], share)
     return Fit(head.scale(temperatures[best]), penalties[best], temperatures[best])
 
 
@@ -236,74 +249,6 @@ def fit_logistic(
     return Head(
         tuple(class_names), coef.astype(np.float32), intercept.astype(np.float32)
     )
-
-
-def fit_discriminant(
-    X: np.ndarray,
-    y: np.ndarray,
-    class_names: Sequence[str],
-    ridge: float = 0.3,
-    sample_weight: np.ndarray | None = None,
-) -> Head:
-    """Fit a linear discriminant: class means, and one covariance for all classes.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features), float32
-        Embeddings.
-    y : ndarray of shape (n_samples,), int
-        Index of each sample's class in ``class_names``; every class must occur.
-    class_names : sequence of str
-        One name a class.
-    ridge : float
-        Added to the diagonal of the covariance of the standardised embeddings.
-    sample_weight : ndarray of shape (n_samples,), optional
-        Non-negative; only ratios matter. Default: all equal.
-
-    Returns
-    -------
-    Head
-
-    Raises
-    ------
-    ValueError
-        If a class has no sample.
-
-    Notes
-    -----
-    With few nebulae a class, logistic regression fits the few; a covariance shared by
-    all classes is learnt from all pictures, and says which differences between
-    pictures (framing, processing, palette) mean nothing [1]_. scikit-learn's
-    discriminant takes no sample weights, so the closed form stands here.
-
-    References
-    ----------
-    .. [1] Hastie, Tibshirani, Friedman (2009), The elements of statistical learning,
-       section 4.3.1 (regularised discriminant analysis).
-    """
-    _check_classes(y, class_names)
-    weight = np.ones(len(y)) if sample_weight is None else sample_weight
-    weight = (weight / weight.sum()).astype(np.float32)[:, None]
-    Y = np.eye(len(class_names), dtype=np.float32)[y]
-    means = (Y.T @ (X * weight)) / (Y.T @ weight)
-    centre = (X * weight).sum(0)
-    scale = np.sqrt(np.maximum((X**2 * weight).sum(0) - centre**2, 0)) + 1e-4
-    Z = (X - means[y]) / scale * np.sqrt(weight)
-    covariance = Z.T @ Z + np.float32(ridge) * np.eye(X.shape[1], dtype=np.float32)
-    standard = (means / scale).astype(np.float64)
-    W = np.linalg.solve(covariance.astype(np.float64), standard.T)
-    intercept = -0.5 * np.einsum("cd,dc->c", standard, W)
-    coef = W / scale[:, None]
-    return Head(
-        tuple(class_names), coef.astype(np.float32), intercept.astype(np.float32)
-    )
-
-
-# The fitting function of each method, and what its parameter is chosen from.
-METHODS: dict[str, tuple[Callable[..., Head], tuple[float, ...]]] = {
-    "logistic": (fit_logistic, PENALTIES),
-    "discriminant": (fit_discriminant, (0.3,)),
-}
 
 
 def fit_keras(

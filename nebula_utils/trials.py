@@ -125,7 +125,6 @@ def fit_keras_fold(
     """
     dataset, embeddings = answers.dataset, answers.embeddings
     _, _, rows, test = study.make_splits(dataset, n_splits, 1, random_state)[0]
-    test = test[~dataset.is_ambiguous[test]]
     X, y = embeddings.test["as_is"][test], dataset.y[test]
     samples = embeddings.train.without(np.unique(dataset.groups[test]))
     names = dataset.class_names
@@ -182,7 +181,7 @@ def export_study(
     export_classifier(
         folder,
         fit.head,
-        backbone,
+        answers.strategy.adapt(backbone),
         answers.strategy.test,
         REPORTED,
         threshold,

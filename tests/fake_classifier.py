@@ -19,16 +19,17 @@ class MapBackbone:
         self.weights = np.random.default_rng(3).normal(size=(3, 8)).astype(np.float32)
         self.n_seen = 0
 
-    def compute_feature_map(self, images: np.ndarray) -> np.ndarray:
-        """Map float32 (n, h, w, 3) to (n, 4, 4, 8)."""
+    def embed_with_map(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Map float32 (n, h, w, 3) to (n, 8) and (n, 4, 4, 8)."""
         self.n_seen += len(images)
         n, side = len(images), images.shape[1] // 4
         cells = images.reshape(n, 4, side, 4, side, 3).mean((2, 4))
-        return (cells @ self.weights).astype(np.float32)
+        maps = (cells @ self.weights).astype(np.float32)
+        return maps.mean((1, 2)), maps
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Average the feature map."""
-        return self.compute_feature_map(images).mean((1, 2))
+        return self.embed_with_map(images)[0]
 
 
 def make_classifier() -> Classifier:

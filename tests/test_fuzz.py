@@ -25,9 +25,9 @@ class ConstantBackbone:
 
     n_features = 2
 
-    def compute_feature_map(self, images: np.ndarray) -> np.ndarray:
-        """Return zeros of shape (n, 2)."""
-        return np.zeros((len(images), 2), np.float32)
+    def embed_with_map(self, images: np.ndarray) -> tuple[np.ndarray, None]:
+        """Return zeros of shape (n, 2) and no map."""
+        return np.zeros((len(images), 2), np.float32), None
 
 
 def make_classifier() -> Classifier:
