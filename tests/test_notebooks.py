@@ -121,10 +121,12 @@ def tiny_backbone(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def own_photos(tmp_path_factory, synthetic_folder):
-    """Copy the synthetic pictures into folders as a user would name them."""
+    """Copy the synthetic pictures as a user would: eight nebulae a class."""
     folder = tmp_path_factory.mktemp("own")
     for label, name in (("dark", "dark"), ("emission", "emission"), (OTHER, "galaxy")):
-        shutil.copytree(synthetic_folder / label, folder / name)
+        (folder / name).mkdir()
+        for number, file in enumerate(sorted((synthetic_folder / label).iterdir())):
+            shutil.copy(file, folder / name / f"my_{name}_{number}-1.png")
     return folder
 
 
