@@ -112,7 +112,10 @@ def compute_moments(
 
 
 def fit_moments(
-    moments: Moments, classes: np.ndarray, class_names: Sequence[str]
+    moments: Moments,
+    classes: np.ndarray,
+    class_names: Sequence[str],
+    colour: float = COLOUR,
 ) -> Head:
     """Fit the discriminant.
 
@@ -124,6 +127,8 @@ def fit_moments(
         Class of each column.
     class_names : sequence of str
         One name a class.
+    colour : float
+        Weight of the colour differences.
 
     Returns
     -------
@@ -138,7 +143,7 @@ def fit_moments(
     Notes
     -----
     With means m_c and within-class covariance S of the standardised embeddings the
-    logits are x S'⁻¹ m_c - m_c S'⁻¹ m_c / 2, S' = S + COLOUR·C + RIDGE·1, where C is
+    logits are x S'⁻¹ m_c - m_c S'⁻¹ m_c / 2, S' = S + colour·C + RIDGE·1, where C is
     the mean outer product of colour differences [1]_: a ridge that is strong along
     colour, akin to erasing the concept [2]_ but by degrees.
 
@@ -159,7 +164,7 @@ def fit_moments(
     centre = total.sum(0) / everything
     variance = np.diag(moments.square) / everything - centre**2
     scale = np.sqrt(np.maximum(variance, 0)) + 1e-4
-    covariance = (within + COLOUR * moments.colour / everything) / np.outer(
+    covariance = (within + colour * moments.colour / everything) / np.outer(
         scale, scale
     )
     covariance[np.diag_indices_from(covariance)] += RIDGE
@@ -180,6 +185,7 @@ def fit_folds(
     judged: Samples,
     class_names: Sequence[str],
     folds: Sequence[np.ndarray],
+    colour: float = COLOUR,
 ) -> tuple[list[Fit], Fit]:
     """Fit one head a fold without its nebulae, and one on all.
 
@@ -193,6 +199,8 @@ def fit_folds(
         One name a class.
     folds : sequence of ndarray of int
         Rows of ``judged`` in each fold; together all rows, each once.
+    colour : float
+        See `fit_moments`.
 
     Returns
     -------
@@ -219,12 +227,12 @@ def fit_folds(
     fits, held_out = [], np.empty((len(judged.y), len(class_names)))
     for i, rows in enumerate(folds):
         outer = everything.minus(parts[i])
-        head = fit_moments(outer, classes, class_names)
+        head = fit_moments(outer, classes, class_names, colour)
         held_out[rows] = head.decision_function(judged.X[rows])
         logits, chosen = [], []
         for j, others in enumerate(folds):
             if j != i:
-                inner = fit_moments(outer.minus(parts[j]), classes, class_names)
+                inner = fit_moments(outer.minus(parts[j]), classes, class_names, colour)
                 logits.append(inner.decision_function(judged.X[others]))
                 chosen.append(others)
         order = np.concatenate(chosen)
@@ -233,5 +241,5 @@ def fit_folds(
         )
         fits.append(Fit(head.scale(temperature), RIDGE, temperature))
     temperature = fit_temperature(held_out, judged.y, share)
-    head = fit_moments(everything, classes, class_names)
+    head = fit_moments(everything, classes, class_names, colour)
     return fits, Fit(head.scale(temperature), RIDGE, temperature)

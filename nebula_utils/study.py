@@ -19,7 +19,7 @@ from nebula_utils.backbone import Backbone
 from nebula_utils.config import IMAGE_SIZE, OTHER, RANDOM_STATE
 from nebula_utils.counterfactuals import REPORTED
 from nebula_utils.dataset import Dataset
-from nebula_utils.discriminant import fit_folds
+from nebula_utils.discriminant import COLOUR, fit_folds
 from nebula_utils.errors import SourceError
 from nebula_utils.evaluate import Predictions
 from nebula_utils.features import (
@@ -64,6 +64,8 @@ class Strategy:
     makes : {"views", "crops", "dust"}
         Whether the ``train`` views are fitted, random crops of each picture instead,
         or those and simulated dark nebulae (`robust`).
+    colour : float
+        What differences of colour add to the discriminant's covariance.
     size : int
         Side of the network's input, px, of what `robust` makes.
     """
@@ -75,6 +77,7 @@ class Strategy:
     method: str = "logistic"
     deep: bool = False
     makes: str = "views"
+    colour: float = COLOUR
     size: int = IMAGE_SIZE
 
     def adapt(self, backbone: Backbone) -> Backbone:
@@ -119,6 +122,20 @@ ROBUST = Strategy(
     method="discriminant",
     deep=True,
     makes="dust",
+)
+
+
+# Other ways, and the robust one without one of its parts, for the ablation.
+_GREY = (View(colour="grey"),)
+ABLATION = (
+    BALANCED,
+    Strategy("luminance only", _GREY, _GREY, balanced=True),
+    RANDOMISED,
+    replace(ROBUST, name="robust without dust", makes="crops"),
+    replace(ROBUST, name="robust without the colour term", colour=0.0),
+    replace(ROBUST, name="robust, last layer only", deep=False),
+    replace(ROBUST, name="robust, one view", test=(View(), *_GREY, *_GREY)),
+    replace(ROBUST, name="robust, asked in grey only", test=ROBUST.test[-6:]),
 )
 
 
@@ -344,7 +361,8 @@ def fit_strategy(
     if strategy.method == "logistic":
         return fit_head(samples, judged, names, strategy.balanced)
     inner = splits.repeated_group_kfold(judged.y, judged.groups, CALIBRATION_FOLDS, 1)
-    return fit_folds(samples, judged, names, [test for _, _, _, test in inner])[1]
+    tests = [test for _, _, _, test in inner]
+    return fit_folds(samples, judged, names, tests, strategy.colour)[1]
 
 
 def _fit_folds(
