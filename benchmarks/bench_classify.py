@@ -59,7 +59,7 @@ def measure(act: Callable[[], object], repeats: int = REPEATS) -> dict[str, floa
 
 def measure_parts(classifier: Classifier, data: bytes) -> dict[str, dict[str, float]]:
     """Return what each part of an answer costs."""
-    views = tuple(dict.fromkeys(classifier._list_views()))
+    views = tuple(dict.fromkeys(sum(classifier._list_questions(), ())))
     recipe = Recipe(views)
     image = images.read_image(data, 512)
     batch = recipe.make_views(image)

@@ -8,6 +8,7 @@ import base64
 import csv
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -335,6 +336,29 @@ def test_the_served_page_gives_nothing_away(server: Server) -> None:
     for path in ("voila/files/page.ipynb", "voila/files/voila.log", "api/contents"):
         with pytest.raises(urllib.error.HTTPError):
             urllib.request.urlopen(server.url + path, timeout=20)
+
+
+def test_code_that_is_sent_is_not_run(server: Server, tmp_path: Path) -> None:
+    """A visitor who speaks to the kernel directly can't make it run anything."""
+    if server.kind == "lab":
+        pytest.skip("in JupyterLab a kernel is the user's own")
+    import websocket
+
+    html = urllib.request.urlopen(server.url, timeout=60).read().decode()
+    (kernel,) = re.findall(r'"kernelId": "([-0-9a-f]+)"', html)
+    channel = f"ws://127.0.0.1:{server.port}/api/kernels/{kernel}/channels"
+    connection = websocket.create_connection(channel, timeout=20)
+    made = tmp_path / "made"
+    for kind in ("execute_request", "kernel_info_request"):
+        code = {"code": f"open({str(made)!r}, 'w')", "silent": False}
+        header = {"msg_id": kind, "msg_type": kind, "session": "s", "username": ""}
+        message = {"header": header | {"version": "5.3"}, "content": code}
+        message |= {"parent_header": {}, "metadata": {}, "channel": "shell"}
+        connection.send(json.dumps(message))
+    while "kernel_info_reply" not in str(connection.recv()):
+        pass  # the request after the forbidden one was answered
+    connection.close()
+    assert not made.exists()
 
 
 def test_leaving_ends_the_process(server: Server, browser) -> None:

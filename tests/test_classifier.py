@@ -61,7 +61,11 @@ def test_classify_is_a_pure_function(classifier: Classifier, picture: Path) -> N
 def test_no_view_is_embedded_twice(classifier: Classifier, picture: Path) -> None:
     """Grey of grey is grey: of the six views each different one is embedded once."""
     classifier.classify(picture)
-    assert classifier.backbone.n_seen == len(set(sum(classifier._list_questions(), ()))) < 6
+    assert (
+        classifier.backbone.n_seen
+        == len(set(sum(classifier._list_questions(), ())))
+        < 6
+    )
 
 
 def test_a_grey_picture_needs_no_colour(classifier: Classifier, tmp_path: Path) -> None:
