@@ -22,7 +22,7 @@ TINY = {
     "CLASSES": "[dark, emission, other]",
     "MIN_NEBULAE": "2",
     "INPUT_SIZE": "64",
-    "FOLDS": "2",
+    "FOLDS": "3",
     "REPEATS": "1",
     "KERAS_STEPS": "6",
 }
@@ -167,7 +167,7 @@ def test_all_run_with_other_parameters(
 def check_metrics(metrics):
     """Check that a tiny study's metrics.json is complete."""
     assert list(metrics["data"]["classes"]) == ["dark", "emission", "other"]
-    assert metrics["protocol"]["k"] == 2 and metrics["protocol"]["repeats"] == 1
+    assert metrics["protocol"]["k"] == 3 and metrics["protocol"]["repeats"] == 1
     for section in ("heads", "dark_emission"):
         for head in metrics[section].values():
             score = head["balanced_accuracy"]
