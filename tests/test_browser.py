@@ -39,10 +39,16 @@ from nebula_utils.widget import build_app
 build_app(make_classifier(), card="# A card")
 """
 LOCAL = ("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:", "about:")
+CLEAR = """() => {
+  document.querySelector('.nebula-status').textContent = '';
+  document.querySelector('.nebula-drop .nebula-problems').replaceChildren();
+}"""
 SETTLED = """() => {
   const status = document.querySelector('.nebula-status');
   const isBusy = !document.querySelector('.nebula-progress').hidden;
-  return status && status.textContent && !status.textContent.endsWith('…') && !isBusy;
+  const isRefused = document.querySelector('.nebula-drop .nebula-problems li');
+  const isAnswered = status.textContent && !status.textContent.endsWith('…');
+  return !isBusy && (isAnswered || isRefused);
 }"""
 
 
@@ -179,7 +185,7 @@ def upload(page, files: dict[str, bytes] | Path) -> str:
             for name, content in files.items()
         ]
     )
-    page.evaluate("document.querySelector('.nebula-status').textContent = ''")
+    page.evaluate(CLEAR)
     page.set_input_files(".nebula-drop-input", payload)
     page.wait_for_function(SETTLED)
     return page.inner_text(".nebula-status")
@@ -266,7 +272,7 @@ def test_keyboard_only(page, tmp_path: Path) -> None:
     page.focus(".nebula-drop-input")
     with page.expect_file_chooser() as waiting:
         page.keyboard.press("Enter")
-    page.evaluate("document.querySelector('.nebula-status').textContent = ''")
+    page.evaluate(CLEAR)
     waiting.value.set_files(path)
     page.wait_for_function(SETTLED)
     assert page.inner_text(".nebula-status").startswith("by_key.png: ")
