@@ -3,7 +3,8 @@
 import hashlib
 import logging
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -217,8 +218,12 @@ def ask_held_out(
 
 
 def score_external(
-    answers: Answers, backbone: Backbone, photos_dir: Path | str
-) -> dict[str, Any]:
+    answers: Answers,
+    backbone: Backbone,
+    photos_dir: Path | str,
+    classes: Sequence[str] | None = None,
+    use_flags: bool = True,
+) -> dict[str, Any] | None:
     """Score a strategy on pictures of another source that no head ever saw.
 
     Parameters
@@ -229,23 +234,42 @@ def score_external(
         Loaded feature extractor.
     photos_dir : Path or str
         Folder for the source ``photos``.
+    classes : sequence of str, optional
+        Only these are asked about: their probabilities are scaled to sum to 1.
+        Default: all that the head knows.
+    use_flags : bool
+        Whether pictures that their source flags as doubtful are left out.
 
     Returns
     -------
-    dict
-        The keys of one head in metrics.json.
+    dict or None
+        The keys of one head in metrics.json; None where there is no such folder.
     """
+    if not Path(photos_dir).is_dir():
+        return None
     names = answers.dataset.class_names
-    photos = load_dataset("photos", photos_dir, names, min_nebulae=1)
-    photos = Dataset(photos.manifest, names, photos.left_out, photos.held_out)
+    asked = tuple(name for name in names if classes is None or name in classes)
+    photos = load_dataset("photos", photos_dir, asked, 1, use_flags=use_flags)
+    photos = Dataset(photos.manifest, asked, photos.left_out, photos.held_out)
     seen = np.isin(answers.dataset.manifest["nebula"], photos.manifest["nebula"])
     rows = np.flatnonzero(~seen)
     head = study.fit_strategy(
         answers.dataset, answers.embeddings, answers.strategy, rows
     ).head
-    asked = study.embed_dataset(photos, backbone, answers.strategy).test
-    y_proba = {name: head.predict_proba(X)[None] for name, X in asked.items()}
+    columns = [names.index(name) for name in asked]
+    y_proba = {}
+    for name, X in _embed_questions(photos, backbone, answers.strategy).items():
+        found = head.predict_proba(X)[:, columns]
+        y_proba[name] = (found / found.sum(1, keepdims=True))[None]
     return Answers(photos, answers.strategy, answers.embeddings, y_proba).score()
+
+
+def _embed_questions(
+    dataset: Dataset, backbone: Backbone, strategy: Strategy
+) -> dict[str, np.ndarray]:
+    # Only asked, never fitted: so no training views are made.
+    asking = replace(strategy, train=strategy.test, makes="views")
+    return study.embed_dataset(dataset, backbone, asking).test
 
 
 def _cross_validate(

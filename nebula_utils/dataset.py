@@ -99,6 +99,7 @@ def load_dataset(
     classes: Sequence[str] = CLASS_NAMES,
     min_nebulae: int = MIN_NEBULAE,
     listing: Path | None = None,
+    use_flags: bool = True,
 ) -> Dataset:
     """Get a source's pictures, leave out the unusable ones, and group by nebula.
 
@@ -114,6 +115,8 @@ def load_dataset(
         A type of nebula with fewer nebulae is left out.
     listing : Path, optional
         Where the judged manifest is written as CSV.
+    use_flags : bool
+        Whether pictures that their source flags as doubtful are left out.
 
     Returns
     -------
@@ -125,7 +128,7 @@ def load_dataset(
         If the source can't be had, a class name is unknown, or fewer than two classes
         are left.
     """
-    kept = judge_source(source, photos_dir).kept
+    kept = judge_source(source, photos_dir, use_flags).kept
     if listing is not None:
         with write_atomic(listing) as temporary:
             kept.drop(columns="path").to_csv(temporary, index=False)

@@ -14,7 +14,13 @@ from typing import NamedTuple
 import numpy as np
 
 from nebula_utils.heads import Head
-from nebula_utils.training import Fit, Samples, compute_sample_weight, fit_temperature
+from nebula_utils.training import (
+    Fit,
+    Samples,
+    compute_sample_weight,
+    fit_temperature,
+    weigh_nebulae,
+)
 
 # Chosen on k-fold by nebula of the default pictures and on the original's photos.
 RIDGE = 0.3  # on the diagonal, in units of a standardised feature's variance
@@ -223,7 +229,7 @@ def fit_folds(
     )
     for part in parts:
         everything = everything.plus(part)
-    share = compute_sample_weight(judged, balanced=True)
+    share = weigh_nebulae(judged.groups)
     fits, held_out = [], np.empty((len(judged.y), len(class_names)))
     for i, rows in enumerate(folds):
         outer = everything.minus(parts[i])

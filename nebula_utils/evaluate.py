@@ -139,6 +139,16 @@ def compute_balanced_accuracy(p: Predictions, weights: np.ndarray) -> np.ndarray
     return np.nanmean(compute_recall(p, weights), axis=1)
 
 
+def compute_nebula_recall(p: Predictions, weights: np.ndarray) -> np.ndarray:
+    """Return the mean recall over the types of nebula present, shape (n_weights,).
+
+    `other` is an answer that can be given, and wrong, but is not counted as a type.
+    """
+    recall = compute_recall(p, weights)
+    types = [i for i, name in enumerate(p.class_names) if name != "other"]
+    return np.nanmean(recall[:, types], axis=1)
+
+
 def compute_macro_f1(p: Predictions, weights: np.ndarray) -> np.ndarray:
     """Return the mean F1 over the classes present, shape (n_weights,).
 
@@ -292,7 +302,8 @@ def score_head(
     Returns
     -------
     dict
-        Keys as in interface.md.
+        Keys as in interface.md; and ``nebula_recall``, ``grey_nebula_recall``, the
+        mean recall over the types of nebula.
     """
     weights = make_weights(p.groups, p.y_true, random_state=random_state)
     grey = Predictions(
@@ -307,6 +318,7 @@ def score_head(
     if random_split is not None:
         flattering = score(compute_balanced_accuracy, random_split)
     is_nebula = np.array([name != "other" for name in p.class_names])[p.y_true]
+    nebulae = p.groups[is_nebula]
     return {
         "balanced_accuracy": score(compute_balanced_accuracy),
         "balanced_accuracy_random_split": flattering or _missing(p),
@@ -316,6 +328,8 @@ def score_head(
             for i, name in enumerate(p.class_names)
         },
         "grey_balanced_accuracy": score(compute_balanced_accuracy, grey),
+        "nebula_recall": make_score(compute_nebula_recall(p, weights), nebulae),
+        "grey_nebula_recall": make_score(compute_nebula_recall(grey, weights), nebulae),
         "flip_rate": {
             name: make_score(
                 compute_flip_rate(p, changed, weights), p.groups[is_nebula]

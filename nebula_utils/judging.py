@@ -50,7 +50,9 @@ class Judged(NamedTuple):
     duplicates: pd.DataFrame
 
 
-def judge_source(source: str, photos_dir: Path | str | None = None) -> Judged:
+def judge_source(
+    source: str, photos_dir: Path | str | None = None, use_flags: bool = True
+) -> Judged:
     """Get a source's pictures and judge them, or read the verdict in the cache.
 
     Parameters
@@ -59,6 +61,8 @@ def judge_source(source: str, photos_dir: Path | str | None = None) -> Judged:
         As in `sources.load_source`.
     photos_dir : Path or str, optional
         Folder of the ``photos`` source.
+    use_flags : bool
+        Whether pictures that their source flags as doubtful are left out.
 
     Returns
     -------
@@ -70,6 +74,8 @@ def judge_source(source: str, photos_dir: Path | str | None = None) -> Judged:
         If the source can't be had.
     """
     manifest = sources.load_source(source, photos_dir)
+    if not use_flags:
+        manifest = manifest.assign(flag="")
     path = cache_dir() / "judged" / f"{_make_key(manifest)[:20]}.json"
     verdict = _read_verdict(path)
     if verdict is None:

@@ -114,7 +114,9 @@ def match_class(name: str) -> tuple[str, str] | None:
     for candidate in (plain, singular, plain.removesuffix("s")):
         label = candidate if candidate in CLASS_NAMES else _ALIASES.get(candidate)
         if label:
-            return label, candidate if candidate in OTHER_KINDS else ""
+            kind = candidate if candidate in OTHER_KINDS else ""
+            # A folder `other` without saying of what: photos of anything.
+            return label, kind or ("everyday" if label == OTHER else "")
     return None
 
 

@@ -39,6 +39,7 @@ INSIDE = {"stellarium": 0.85}
 # Asked of every picture; the other counterfactuals only of nebulae.
 EVERYONE = ("as_is", "grey")
 CALIBRATION_FOLDS = 5
+MIN_FOLDS = 3
 N_JOBS = 2  # folds at once, each with one thread of linear algebra
 
 
@@ -280,8 +281,17 @@ def make_splits(
     ------
     LeakageError
         If a group stands on both sides.
+    SourceError
+        If there are fewer than three folds, or a class has fewer nebulae than folds.
     """
     groups = dataset.groups
+    thinnest = dataset.manifest.groupby("label")["group"].nunique().min()
+    if not MIN_FOLDS <= n_splits <= thinnest:
+        raise SourceError(
+            f"can't split {thinnest} nebulae of the thinnest class into {n_splits} "
+            f"folds: choose FOLDS from {MIN_FOLDS} to {max(MIN_FOLDS, thinnest)} "
+            "(three at least, as calibration splits the training folds again)"
+        )
     folds = list(
         splits.repeated_group_kfold(
             dataset.y, groups, n_splits, n_repeats, random_state

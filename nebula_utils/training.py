@@ -116,6 +116,16 @@ def compute_sample_weight(samples: Samples, balanced: bool) -> np.ndarray:
     return weight * len(y) / weight.sum()
 
 
+def weigh_nebulae(groups: np.ndarray) -> np.ndarray:
+    """Return one over the number of a nebula's pictures, for each picture.
+
+    So are scores weighed, and so calibration is: a head that was balanced is still
+    asked to be right about the pictures as they come.
+    """
+    _, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    return 1 / counts[inverse]
+
+
 def fit_head(
     samples: Samples,
     judged: Samples,
@@ -150,6 +160,7 @@ def fit_head(
         repeated_group_kfold(judged.y, judged.groups, INNER_FOLDS, 1, random_state)
     )
     weight = compute_sample_weight(judged, balanced)
+    once = weigh_nebulae(judged.groups)
     losses, temperatures = [], []
     for penalty in penalties:
         logits = np.empty((len(judged.y), len(class_names)))
@@ -158,7 +169,7 @@ def fit_head(
             share = compute_sample_weight(inner, balanced)
             head = fit_logistic(inner.X, inner.y, class_names, penalty, share)
             logits[test] = head.decision_function(judged.X[test])
-        temperatures.append(fit_temperature(logits, judged.y, weight))
+        temperatures.append(fit_temperature(logits, judged.y, once))
         losses.append(_cross_entropy(logits / temperatures[-1], judged.y, weight))
     best = int(np.argmin(losses))
     share = compute_sample_weight(samples, balanced)

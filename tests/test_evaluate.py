@@ -160,6 +160,8 @@ def test_score_head_has_the_keys_of_the_interface():
         "macro_f1",
         "recall",
         "grey_balanced_accuracy",
+        "grey_nebula_recall",
+        "nebula_recall",
         "flip_rate",
         "worst_group_recall",
         "ece",

@@ -76,6 +76,12 @@ def test_folds_never_share_a_nebula(dataset):
     )
 
 
+def test_two_folds_are_refused_with_the_reason(dataset):
+    """Two folds leave nothing to calibrate on: the error says how many to choose."""
+    with pytest.raises(SourceError, match="choose FOLDS from 3 to 4"):
+        study.make_splits(dataset, 2, 1)
+
+
 def test_leakage_check_raises(dataset):
     """Two pictures of one nebula on both sides are an error that names it."""
     with pytest.raises(LeakageError):
@@ -85,7 +91,7 @@ def test_leakage_check_raises(dataset):
 def test_random_split_leaks(dataset):
     """With each picture on its own, nebulae do stand on both sides."""
     loose = dataset.ungroup()
-    _, _, train, test = study.make_splits(loose, 2, 1)[0]
+    _, _, train, test = study.make_splits(loose, 3, 1)[0]
     assert set(dataset.groups[train]) & set(dataset.groups[test])
 
 
