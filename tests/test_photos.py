@@ -69,7 +69,7 @@ def test_synthetic_catalogue_loads(synthetic_folder):
         ("Proto-planetary", ("protoplanetary", "")),
         ("galaxies", ("other", "galaxy")),
         ("star fields", ("other", "star_field")),
-        ("other", ("other", "")),
+        ("other", ("other", "everyday")),
         ("holiday", None),
     ],
 )
