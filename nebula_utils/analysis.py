@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -215,6 +215,28 @@ def ask_held_out(
         found = zip(held.manifest["nebula"], head.predict_proba(X), strict=True)
         rows += [[nebula, name, *proba] for nebula, proba in found]
     return pd.DataFrame(rows, columns=columns)
+
+
+def describe_held_out(story: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """Return the held-out nebulae's answers as metrics.json has them.
+
+    Parameters
+    ----------
+    story : mapping of str to DataFrame
+        From `ask_held_out`, one a head.
+
+    Returns
+    -------
+    dict
+        Nebula → head → colour → class → probability, rounded to 5 digits.
+    """
+    found: dict[str, Any] = {}
+    for head, table in story.items():
+        for row in table.to_dict("records"):
+            nebula, colour = row.pop("nebula"), row.pop("colour")
+            answers = {str(name): round(float(p), 5) for name, p in row.items()}
+            found.setdefault(nebula, {}).setdefault(head, {})[colour] = answers
+    return found
 
 
 def score_external(

@@ -20,7 +20,7 @@ from nebula_utils.features import Recipe, View, apply_first
 from nebula_utils.heads import Head, load_head
 from nebula_utils.runtime import LiteBackbone
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 THUMBNAIL_SIDE = 512  # px, of the picture that a result carries
 N_NEIGHBOURS = 4
 

@@ -19,11 +19,12 @@ from nebula_utils.files import write_atomic
 log = logging.getLogger(__name__)
 
 PARTS = "parts"
-SECTIONS = ("heads", "dark_emission", "external")
+SECTIONS = ("heads", "dark_emission", "external", "held_out")
 HEADS = ("plain", "robust")
 SPLIT = "repeated stratified k-fold by nebula"
-BEGIN, END = "<!-- metrics:begin -->", "<!-- metrics:end -->"
-_BLOCK = re.compile(f"({re.escape(BEGIN)}\n).*?({re.escape(END)})", re.DOTALL)
+# What stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->` in the README.
+BLOCKS = ("metrics", "goals")
+PHOTOS, SIX_TYPES = "photos", "stellarium-26.3"  # names of the outside sets
 
 
 def format_score(score: Score | None) -> str:
@@ -119,7 +120,8 @@ def merge_parts(reports: Path, study: Mapping[str, Any]) -> dict[str, Any]:
     """
     study = json.loads(json.dumps(study))
     metrics: dict[str, Any] = {key: study[key] for key in ("data", "protocol")}
-    metrics |= {"heads": None, "dark_emission": None, "external": {"photos": None}}
+    metrics |= {"heads": None, "dark_emission": None}
+    metrics |= {"external": {"photos": None}, "held_out": None}
     for section in SECTIONS:
         path = reports / PARTS / f"{section}.json"
         if not path.is_file():
@@ -174,11 +176,66 @@ def render_readme(metrics: Mapping[str, Any], readme: str) -> str:
     NebulaError
         If the markers are missing.
     """
-    block = "\n".join(["", *make_table(metrics), ""])
-    text, n = _BLOCK.subn(lambda match: match[1] + block + "\n" + match[2], readme)
-    if n == 0:
-        raise NebulaError(f"the README has no lines {BEGIN} and {END}: add them")
-    return text
+    lines = {"metrics": make_table(metrics), "goals": make_goals(metrics)}
+    for name in BLOCKS:
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        block = re.compile(f"({begin}\n).*?({end})", re.DOTALL)
+        text = "\n".join(["", *lines[name], "", ""])
+        found = block.search(readme)
+        if found is None:
+            raise NebulaError(f"the README has no lines {begin} and {end}: add them")
+        readme = readme[: found.end(1)] + text + readme[found.start(2) :]
+    return readme
+
+
+def make_goals(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the goals of the robust head, and how far it gets on each mirror.
+
+    Parameters
+    ----------
+    metrics : mapping
+        metrics.json; outside sets that were not there are shown as "–".
+
+    Returns
+    -------
+    list of str
+        A Markdown table, a line each.
+    """
+    external = metrics.get("external") or {}
+    sets = [(external.get(name) or {}).get("robust") for name in (PHOTOS, SIX_TYPES)]
+    sets.insert(0, (metrics["heads"] or {}).get("robust"))
+    grey, coloured = _find_held_out(metrics)
+
+    def find(*keys: str) -> list[str]:
+        found = []
+        for score in sets:
+            for key in keys:
+                score = None if score is None else score.get(key)
+            found.append(format_score(score))
+        return found
+
+    recall, without = find("nebula_recall"), find("grey_nebula_recall")
+    flips, sure = find("flip_rate", "grey"), find("ece")
+    auroc = [find("nebula_auroc")[0], "–", "–"]
+    rows = [
+        ("types of nebula, macro recall", "≥ 0.88", recall[0], "–", recall[2]),
+        ("the same without colour", "≥ 0.86", without[0], "–", without[2]),
+        ("answers that flip without colour", "≤ 0.04", *flips),
+        ("dark against emission, balanced accuracy", "≥ 0.93", "–", recall[1], "–"),
+        ("LDN 1622, P(dark) grey; in colour", "both ≥ 0.6", f"{grey}; {coloured}"),
+        ("nebula against anything else, AUROC", "≥ 0.99", *auroc),
+        ("expected calibration error", "≤ 0.05", *sure),
+    ]
+    head = "| | goal | k-fold by nebula | the original's photos | newer Stellarium |"
+    lines = [head, "|---|---|---|---|---|"]
+    return lines + [f"| {' | '.join([*row, '–', '–'][:5])} |" for row in rows]
+
+
+def _find_held_out(metrics: Mapping[str, Any]) -> tuple[str, str]:
+    asked = ((metrics.get("held_out") or {}).get("LDN 1622") or {}).get("robust") or {}
+    found = [asked.get(name, {}).get("dark") for name in ("grey", "as_is")]
+    first, second = ("–" if p is None else f"{p:.2f}" for p in found)
+    return first, second
 
 
 def make_table(metrics: Mapping[str, Any]) -> list[str]:
