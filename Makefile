@@ -50,7 +50,8 @@ lab: $(STAMP) ## open the notebooks in JupyterLab on 127.0.0.1
 	@$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) \
 	  --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
 	  --ServerApp.tornado_settings="{'websocket_max_message_size': 104857600}" \
-	  --LabApp.default_url=/lab/tree/notebooks
+	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
+	  --LabApp.news_url=None --LabApp.default_url=/lab/tree/notebooks
 
 app: $(STAMP) ## serve the classifier as a web page on 127.0.0.1 (PORT=8866)
 	@$(BIN)/nebula app --port $(PORT)

@@ -286,6 +286,34 @@ def score_external(
     return Answers(photos, answers.strategy, answers.embeddings, y_proba).score()
 
 
+def score_outside(
+    answers: Mapping[str, Answers],
+    backbone: Backbone,
+    asked: Mapping[str, Sequence[Any]],
+) -> dict[str, Any]:
+    """Score several heads on several outside sets.
+
+    Parameters
+    ----------
+    answers : mapping of str to Answers
+        One a head.
+    backbone : Backbone
+        Loaded feature extractor.
+    asked : mapping of str to (photos_dir, classes, use_flags)
+        The sets, each as `score_external` takes it.
+
+    Returns
+    -------
+    dict
+        Set → head → its scores; None for a set whose folder is not there.
+    """
+    found = {
+        name: {head: score_external(a, backbone, *given) for head, a in answers.items()}
+        for name, given in asked.items()
+    }
+    return {name: s if all(s.values()) else None for name, s in found.items()}
+
+
 def _embed_questions(
     dataset: Dataset, backbone: Backbone, strategy: Strategy
 ) -> dict[str, np.ndarray]:

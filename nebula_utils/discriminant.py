@@ -24,7 +24,7 @@ from nebula_utils.training import (
 
 # Chosen on k-fold by nebula of the default pictures and on the original's photos.
 RIDGE = 0.3  # on the diagonal, in units of a standardised feature's variance
-COLOUR = 0.5  # what differences of colour add to the covariance
+COLOUR = 1.0  # what differences of colour add to the covariance
 CHUNK = 4096  # samples at once, so that memory stays flat
 
 

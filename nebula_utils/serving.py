@@ -4,7 +4,6 @@ Voilà starts one process a visitor (a *kernel*), which ends when the page is cl
 """
 
 import os
-import resource
 from typing import Any
 
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
@@ -43,7 +42,12 @@ def limit_memory(n_bytes: int = MAX_MEMORY) -> None:
     """Limit the address space of this process and of all that it starts.
 
     A picture that needs more gets an answer that says so, and no one else suffers.
+    Windows has no such limit.
     """
+    try:
+        import resource  # Unix only
+    except ImportError:
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard == resource.RLIM_INFINITY or n_bytes < hard:
         resource.setrlimit(resource.RLIMIT_AS, (n_bytes, hard))

@@ -66,7 +66,7 @@ def test_metrics_have_the_keys_of_the_interface(tmp_path, study, heads):
     """The file has the five sections, and data and protocol as documented."""
     reporting.write_part(tmp_path, "heads", heads, study)
     metrics = reporting.write_metrics(tmp_path, study)
-    sections = {"data", "protocol", "heads", "dark_emission", "external"}
+    sections = {"data", "protocol", "heads", "dark_emission", "external"} | {"held_out"}
     assert set(metrics) == sections
     assert set(metrics["protocol"]) == {"split", "k", "repeats", "random_state"}
     assert metrics["heads"] == heads and metrics["external"] == {"photos": None}
@@ -109,7 +109,10 @@ def test_readme_keeps_its_text_and_gets_the_numbers(tmp_path, study, heads):
     """Only what stands between the markers changes; twice is as good as once."""
     reporting.write_part(tmp_path, "heads", heads, study)
     metrics = reporting.merge_parts(tmp_path, study)
-    readme = f"before\n{reporting.BEGIN}\nstale\n{reporting.END}\nafter\n"
+    blocks = (
+        f"<!-- {n}:begin -->\nstale\n<!-- {n}:end -->\n" for n in reporting.BLOCKS
+    )
+    readme = f"before\n{''.join(blocks)}after\n"
     text = reporting.render_readme(metrics, readme)
     assert text.startswith("before\n") and text.endswith("after\n")
     assert "0.70 [0.10, 0.90]" in text and "stale" not in text
