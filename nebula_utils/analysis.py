@@ -265,7 +265,8 @@ def score_external(
     Returns
     -------
     dict or None
-        The keys of one head in metrics.json; None where there is no such folder.
+        The keys of one head in metrics.json, of the flip rates only ``grey``; None
+        where there is no such folder.
     """
     if not Path(photos_dir).is_dir():
         return None
@@ -319,7 +320,7 @@ def _embed_questions(
 ) -> dict[str, np.ndarray]:
     # Only asked, never fitted: so no training views are made.
     asking = replace(strategy, train=strategy.test, makes="views")
-    return study.embed_dataset(dataset, backbone, asking).test
+    return study.embed_dataset(dataset, backbone, asking, ("grey",)).test
 
 
 def _cross_validate(

@@ -6,6 +6,7 @@ import numpy as np
 
 from nebula_utils.evaluate import Predictions, Score, make_score, make_weights
 
+CONFIDENT = 0.5  # a less probable answer is never sure, whatever the others are
 COVERAGE = 0.9  # share of nebulae whose true type shall be in the prediction set
 
 
@@ -43,6 +44,24 @@ def compute_threshold(p: Predictions, coverage: float = COVERAGE) -> float:
     return float(np.sort(by_nebula)[rank - 1]) if rank >= 1 else 0.0
 
 
+def is_confident(y_proba: np.ndarray, threshold: float) -> np.ndarray:
+    """Say where the prediction set is one class, and that is more likely than not.
+
+    Parameters
+    ----------
+    y_proba : ndarray of shape (..., n_classes)
+        Calibrated probabilities.
+    threshold : float
+        From `compute_threshold`.
+
+    Returns
+    -------
+    ndarray of shape (...,), bool
+    """
+    single = (y_proba >= threshold).sum(-1) == 1
+    return single & (y_proba.max(-1) >= CONFIDENT)
+
+
 def compute_truth_probability(p: Predictions) -> np.ndarray:
     """Return the probability of the best accepted class, (n_repeats, n_images)."""
     accept = np.eye(len(p.class_names), dtype=bool)[p.y_true]
@@ -64,14 +83,14 @@ def score_coverage(p: Predictions, threshold: float) -> dict[str, Score]:
     Returns
     -------
     dict of str to score
-        ``coverage``; ``confident``, the share of sets of one class; ``accuracy`` over
-        all pictures; ``accuracy_if_confident``.
+        ``coverage``; ``confident``, the share of sure answers (`is_confident`);
+        ``accuracy`` over all pictures; ``accuracy_if_confident``.
     """
     weights = make_weights(p.groups, p.y_true)
-    in_set = p.y_proba >= threshold
-    single = (in_set.sum(-1) == 1).mean(0)
+    sure = is_confident(p.y_proba, threshold)
+    single = sure.mean(0)
     right = p.is_right
-    both = (right & (in_set.sum(-1) == 1)).mean(0)
+    both = (right & sure).mean(0)
     covered = (compute_truth_probability(p) >= threshold).mean(0)
     total = weights.sum(1)
     return {

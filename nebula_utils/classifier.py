@@ -14,6 +14,7 @@ import numpy as np
 
 from nebula_utils import images
 from nebula_utils.backbone import Backbone
+from nebula_utils.calibration import is_confident
 from nebula_utils.config import MODEL, OTHER
 from nebula_utils.errors import ModelError
 from nebula_utils.features import Recipe, View, apply_first
@@ -59,8 +60,8 @@ class Result:
     probabilities : dict of str to float
         Calibrated, over every class of the model; they sum to 1.
     confident : bool
-        False where the classifier should rather say "not sure": more than one class
-        is in the conformal prediction set.
+        False where the classifier should rather say "not sure": the conformal
+        prediction set is not one class, or that is less likely than not.
     nebula : float
         1 - P(other), in [0, 1].
     grey_label : str
@@ -195,7 +196,7 @@ class Classifier:
             else name or "",
             label=self.class_names[best],
             probabilities=answers[0],
-            confident=len(order) == 1,
+            confident=bool(is_confident(proba, self.threshold)),
             nebula=_round(1 - answers[0].get(OTHER, 0.0)),
             grey_label=max(grey, key=grey.__getitem__),
             stability=_round(held.mean()),

@@ -243,9 +243,12 @@ def fit_folds(
                 chosen.append(others)
         order = np.concatenate(chosen)
         temperature = fit_temperature(
-            np.concatenate(logits), judged.y[order], share[order]
+            np.concatenate(logits),
+            judged.y[order],
+            share[order],
+            None if judged.accept is None else judged.accept[order],
         )
         fits.append(Fit(head.scale(temperature), RIDGE, temperature))
-    temperature = fit_temperature(held_out, judged.y, share)
+    temperature = fit_temperature(held_out, judged.y, share, judged.accept)
     head = fit_moments(everything, classes, class_names, colour)
     return fits, Fit(head.scale(temperature), RIDGE, temperature)

@@ -360,8 +360,9 @@ LDN 1622 is held out.
 nebulae resampled, cross-validated by nebula.
 
 **"Not sure".** Classes with a probability of at least {threshold:.3f} form the \
-prediction set. It holds the truth for {coverage} of the nebulae; it has one class \
-only, and the answer counts as confident, for {confident}.
+prediction set. It holds the truth for {coverage} of the nebulae (on the answers that \
+set the threshold); the answer counts as sure where the set is one class that is more \
+likely than not, for {confident}.
 
 **Limits.**
 {left_out}- few nebulae in the thin classes: look at the intervals, not the values

@@ -364,16 +364,25 @@ def fit_strategy(
     -------
     Fit
     """
-    y, groups = dataset.y, dataset.groups
-    rows = np.arange(len(y)) if rows is None else rows
+    groups = dataset.groups
+    rows = np.arange(len(groups)) if rows is None else rows
     samples = embeddings.train.without(np.setdiff1d(groups, groups[rows]))
-    judged = Samples(embeddings.test["as_is"][rows], y[rows], groups[rows])
+    judged = _judge(dataset, embeddings, rows)
     names = dataset.class_names
     if strategy.method == "logistic":
         return fit_head(samples, judged, names, strategy.balanced)
     inner = splits.repeated_group_kfold(judged.y, judged.groups, CALIBRATION_FOLDS, 1)
     tests = [test for _, _, _, test in inner]
     return fit_folds(samples, judged, names, tests, strategy.colour)[1]
+
+
+def _judge(dataset: Dataset, embeddings: Embeddings, rows: np.ndarray) -> Samples:
+    return Samples(
+        embeddings.test["as_is"][rows],
+        dataset.y[rows],
+        dataset.groups[rows],
+        accept=dataset.accept[rows],
+    )
 
 
 def _fit_folds(
@@ -384,7 +393,7 @@ def _fit_folds(
 ) -> Iterator[Fit]:
     """Yield the fit of each fold, in order."""
     if strategy.method == "discriminant":
-        judged = Samples(embeddings.test["as_is"], dataset.y, dataset.groups)
+        judged = _judge(dataset, embeddings, np.arange(len(dataset.y)))
         for _, repeat in itertools.groupby(folds, key=lambda fold: fold[0]):
             tests = [test for _, _, _, test in repeat]
             yield from fit_folds(embeddings.train, judged, dataset.class_names, tests)[

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp
 from sklearn.linear_model import LogisticRegression
 
 from nebula_utils.config import RANDOM_STATE
@@ -50,6 +50,8 @@ class Samples(NamedTuple):
         are of one kind.
     copies : int
         Every so many rows in turn are one crop in different colours, the last grey.
+    accept : ndarray of shape (n_samples, n_classes), bool, optional
+        Which answers count as right; default: only ``y``.
     """
 
     X: np.ndarray
@@ -59,6 +61,7 @@ class Samples(NamedTuple):
     shares: dict[str, float] | None = None
     part: np.ndarray | None = None
     copies: int = 1
+    accept: np.ndarray | None = None
 
     def without(self, groups: np.ndarray) -> "Samples":
         """Return the samples whose nebula is not among ``groups``."""
@@ -72,6 +75,7 @@ class Samples(NamedTuple):
             groups=self.groups[mask],
             kind=None if self.kind is None else self.kind[mask],
             part=None if self.part is None else self.part[mask],
+            accept=None if self.accept is None else self.accept[mask],
         )
 
 
@@ -169,7 +173,7 @@ def fit_head(
             share = compute_sample_weight(inner, balanced)
             head = fit_logistic(inner.X, inner.y, class_names, penalty, share)
             logits[test] = head.decision_function(judged.X[test])
-        temperatures.append(fit_temperature(logits, judged.y, once))
+        temperatures.append(fit_temperature(logits, judged.y, once, judged.accept))
         losses.append(_cross_entropy(logits / temperatures[-1], judged.y, weight))
     best = int(np.argmin(losses))
     share = compute_sample_weight(samples, balanced)
@@ -178,7 +182,10 @@ def fit_head(
 
 
 def fit_temperature(
-    logits: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None
+    logits: np.ndarray,
+    y: np.ndarray,
+    weight: np.ndarray | None = None,
+    accept: np.ndarray | None = None,
 ) -> float:
     """Return the temperature that makes held-out logits best calibrated.
 
@@ -190,6 +197,8 @@ def fit_temperature(
         True classes.
     weight : ndarray of shape (n_samples,), optional
         Default: all equal.
+    accept : ndarray of shape (n_samples, n_classes), bool, optional
+        Which answers count as right, as where calibration is scored.
 
     Returns
     -------
@@ -204,7 +213,7 @@ def fit_temperature(
     weight = np.ones(len(y)) if weight is None else weight
 
     def loss(log_temperature: float) -> float:
-        return _cross_entropy(logits / np.exp(log_temperature), y, weight)
+        return _cross_entropy(logits / np.exp(log_temperature), y, weight, accept)
 
     bounds = (np.log(0.1), np.log(10))
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
@@ -325,8 +334,16 @@ def fit_keras(
     return Head(tuple(class_names), coef, intercept), fitted.history
 
 
-def _cross_entropy(logits: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
-    log_p = log_softmax(logits, axis=1)[np.arange(len(y)), y]
+def _cross_entropy(
+    logits: np.ndarray,
+    y: np.ndarray,
+    weight: np.ndarray,
+    accept: np.ndarray | None = None,
+) -> float:
+    right = np.eye(logits.shape[1], dtype=bool)[y]
+    if accept is not None:
+        right = right | accept
+    log_p = logsumexp(np.where(right, log_softmax(logits, axis=1), -np.inf), axis=1)
     return float(-(weight * log_p).sum() / weight.sum())
 
 
