@@ -54,6 +54,8 @@ EXTRACT_EXAMPLES = """\
 examples:
   nebula extract my_pictures --out features.npz
   nebula extract manifest.csv --out features.npz --backbone mobilenet_v1_100_160
+  nebula extract survey/ --out features.npz --scheduler tcp://10.0.0.1:8786
+                                      on a Dask cluster (docs/cluster.md)
 
 The file has `features` float32 (n, d), `path` (n,), `backbone` and `preprocessing`.
 """
@@ -276,6 +278,27 @@ def _add_extract(parser: argparse.ArgumentParser) -> None:
         default=32,
         metavar="N",
         help="images a forward pass; default: %(default)s",
+    )
+    _add_scheduler(parser, "write the features")
+    parser.add_argument(
+        "--parts",
+        metavar="DIR",
+        help="with --scheduler: where workers write, a folder or an address that all "
+        "of them see; default: FEATURES.npz.parts",
+    )
+
+
+def _add_scheduler(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "--scheduler",
+        metavar="local|ADDRESS",
+        help=f"{what} on a Dask cluster: processes on this machine, or an address",
+    )
+    parser.add_argument(
+        "--workers",
+        type=_positive,
+        metavar="N",
+        help="processes of --scheduler local; default: one a core",
     )
 
 

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nebula_utils import config
-from nebula_utils.errors import ImageError, ModelError, NebulaError, SourceError
+from nebula_utils.errors import (
+    ClusterError,
+    ImageError,
+    ModelError,
+    NebulaError,
+    SourceError,
+)
 
 if TYPE_CHECKING:
     from nebula_utils.pipeline import Run, Step
@@ -85,11 +91,18 @@ def do_extract(args: argparse.Namespace) -> int:
     """Write the features of a folder or manifest; list what was left out."""
     if not args.images.exists():
         raise SourceError(f"{args.images} does not exist")
-    from nebula_utils.features import extract_to_npz
+    given: dict[str, Any] = {"backbone": args.backbone, "batch_size": args.batch_size}
+    if args.scheduler:
+        from nebula_utils.cluster import extract_source
 
-    unusable = extract_to_npz(
-        args.images, args.out, backbone=args.backbone, batch_size=args.batch_size
-    )
+        given |= {"scheduler": args.scheduler, "n_workers": args.workers}
+        unusable = extract_source(args.images, args.out, args.parts, **given)
+    elif args.parts or args.workers:
+        raise ClusterError("--parts and --workers only go with --scheduler")
+    else:
+        from nebula_utils.features import extract_to_npz
+
+        unusable = extract_to_npz(args.images, args.out, **given)
     for path, reason in unusable:
         logger.warning("left out: %s: %s", path, reason)
     print(args.out)

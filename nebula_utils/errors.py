@@ -35,3 +35,7 @@ class LeakageError(NebulaError):
 
 class PipelineError(NebulaError):
     """A notebook is missing, was given an unknown parameter, or failed."""
+
+
+class ClusterError(NebulaError):
+    """A Dask cluster can't be reached, or some of its tasks failed for good."""

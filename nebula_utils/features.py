@@ -343,7 +343,7 @@ def extract_to_npz(
     SourceError
         If the source has no picture at all that can be used.
     """
-    paths = _list_pictures(source)
+    paths = list_pictures(source)
     recipe = Recipe()
     loaded = load_backbone(backbone)
     found = extract_features(paths, loaded, recipe, batch_size=batch_size)
@@ -425,6 +425,47 @@ class FeatureCache:
         return {key: x for key, x in zip(keys, X, strict=True) if key in wanted}
 
 
+def list_pictures(source: Path) -> list[Path | str]:
+    """Return the pictures of a folder, or those that a manifest lists, in order.
+
+    Parameters
+    ----------
+    source : Path
+        A folder, searched through, or a CSV file with a column ``path`` or ``file``,
+        relative to the CSV's own folder.
+
+    Returns
+    -------
+    list of Path or str
+        Files; addresses such as ``s3://bucket/m1.jpg``, which only a cluster reads,
+        stay as they are.
+
+    Raises
+    ------
+    SourceError
+        If the CSV can't be read or has no such column.
+    """
+    if source.is_dir():
+        hidden = (".", "__MACOSX")
+        return sorted(
+            file
+            for file in source.rglob("*")
+            if file.is_file()
+            and file.suffix.lower() in PICTURE_SUFFIXES
+            and not any(part.startswith(hidden) for part in file.parts[-2:])
+        )
+    try:
+        with open(source, newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SourceError(f"can't read {source}: {error}") from error
+    column = next((c for c in ("path", "file") if rows and c in rows[0]), None)
+    if column is None:
+        raise SourceError(f"{source} has no rows with a column 'path' or 'file'")
+    names = [row[column] for row in rows]
+    return [name if "://" in name else source.parent / name for name in names]
+
+
 def embed_views(
     batch: Sequence[Sequence[np.ndarray]], backbone: Extractor
 ) -> np.ndarray:
@@ -454,27 +495,6 @@ def embed_views(
                 stack = np.repeat(stack, 2, axis=0)
             X[rows] = backbone.embed(stack)[: len(rows)]
     return X.reshape(len(batch), n_views, backbone.n_features)
-
-
-def _list_pictures(source: Path) -> list[Path]:
-    if source.is_dir():
-        hidden = (".", "__MACOSX")
-        return sorted(
-            file
-            for file in source.rglob("*")
-            if file.is_file()
-            and file.suffix.lower() in PICTURE_SUFFIXES
-            and not any(part.startswith(hidden) for part in file.parts[-2:])
-        )
-    try:
-        with open(source, newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SourceError(f"can't read {source}: {error}") from error
-    column = next((c for c in ("path", "file") if rows and c in rows[0]), None)
-    if column is None:
-        raise SourceError(f"{source} has no rows with a column 'path' or 'file'")
-    return [source.parent / row[column] for row in rows]
 
 
 def _hash_files(
