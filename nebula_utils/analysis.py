@@ -5,6 +5,7 @@ import logging
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from nebula_utils.evaluate import Predictions
 from nebula_utils.features import apply_first
 from nebula_utils.files import compute_sha256, write_atomic
 from nebula_utils.study import Embeddings, Strategy
+from nebula_utils.training import Fit
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,11 @@ class Answers:
     embeddings: Embeddings
     y_proba: dict[str, np.ndarray]
     random_split: np.ndarray | None = None
+
+    @cached_property
+    def fit(self) -> Fit:
+        """The strategy's head on all pictures, fitted once."""
+        return study.fit_strategy(self.dataset, self.embeddings, self.strategy)
 
     @property
     def predictions(self) -> Predictions:
@@ -205,7 +212,7 @@ def ask_held_out(
     columns = ["nebula", "colour", *dataset.class_names]
     if held.manifest.empty:
         return pd.DataFrame(columns=columns)
-    head = study.fit_strategy(dataset, answers.embeddings, answers.strategy).head
+    head = answers.fit.head
     rows = []
     for name in ("as_is", *counterfactuals):
         views = answers.strategy.test

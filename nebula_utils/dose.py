@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from nebula_utils import counterfactuals, dust, images, study
+from nebula_utils import counterfactuals, dust, images
 from nebula_utils.analysis import Answers
 from nebula_utils.backbone import Backbone
 from nebula_utils.drawing import DPI, make_axes, write_title
@@ -52,7 +52,6 @@ def measure_dose_response(
     scenes = [_make_scene(seed, a_v) for seed in range(n_scenes)]
     rows = []
     for name, one in answers.items():
-        fit = study.fit_strategy(one.dataset, one.embeddings, one.strategy)
         dark = one.dataset.class_names.index("dark")
         recipe = Recipe(one.strategy.test)
         deep = one.strategy.adapt(backbone)
@@ -61,7 +60,7 @@ def measure_dose_response(
                 asked = [_remove_colour(p) if colour == "grey" else p for p in pictures]
                 batch = [recipe.make_views(images.to_uint8(p)) for p in asked]
                 X = embed_views(batch, deep).mean(1)
-                found = fit.head.predict_proba(X)[:, dark]
+                found = one.fit.head.predict_proba(X)[:, dark]
                 rows += [
                     (name, colour, scene, dose, float(p))
                     for dose, p in zip(a_v, found, strict=True)

@@ -176,7 +176,7 @@ def export_study(
         head read back.
     """
     dataset, X = answers.dataset, answers.embeddings.test["as_is"]
-    fit = study.fit_strategy(dataset, answers.embeddings, answers.strategy)
+    fit = answers.fit
     threshold = compute_threshold(answers.predictions)
     export_classifier(
         folder,
