@@ -60,6 +60,15 @@ examples:
 The file has `features` float32 (n, d), `path` (n,), `backbone` and `preprocessing`.
 """
 
+SWEEP_EXAMPLES = """\
+examples:
+  nebula sweep benchmarks/grids/input_size.yaml
+  nebula sweep GRID.yaml --scheduler local --workers 2
+
+The table, the figure and each run's own folder go to reports/sweeps/NAME/. Runs that
+are done are kept; docs/cluster.md tells what a grid looks like.
+"""
+
 CLASSIFY_EXAMPLES = """\
 examples:
   nebula classify orion.jpg
@@ -111,6 +120,7 @@ def build_parser(with_hips: bool = False) -> argparse.ArgumentParser:
 
     _add_run(add("run", "run notebooks and write the report", RUN_EXAMPLES))
     _add_fetch(add("fetch", "get a source's images", FETCH_EXAMPLES), with_hips)
+    _add_sweep(add("sweep", "run notebooks over a grid of parameters", SWEEP_EXAMPLES))
     _add_resolve(add("resolve", "look a nebula up by any name", RESOLVE_EXAMPLES))
     _add_backbone(add("backbone", "get a feature extractor", BACKBONE_EXAMPLES))
     _add_extract(add("extract", "compute features of any images", EXTRACT_EXAMPLES))
@@ -223,6 +233,17 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force", action="store_true", help="also run what has not changed"
     )
+
+
+def _add_sweep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("grid", type=Path, metavar="GRID.yaml")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write here instead of reports/sweeps/NAME/",
+    )
+    _add_scheduler(parser, "do the runs")
 
 
 def _add_fetch(parser: argparse.ArgumentParser, with_hips: bool) -> None:

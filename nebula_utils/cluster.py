@@ -191,14 +191,20 @@ def embed_part(task: PartTask, job: Job) -> Summary:
     BackboneError
         If this worker has other weights or another preprocessing than the client.
     """
+    part = compute_part(
+        task, job.store, functools.partial(_get_backbone, task, job), job.batch_size
+    )
+    return Summary(len(part.features), part.failed)
+
+
+def _get_backbone(task: PartTask, job: Job) -> Any:
     backbone = _load_once(job.backbone, job.load)
     if (backbone.sha256, Recipe().key) != (task.network, task.preprocessing):
         raise BackboneError(
             f"a worker's {job.backbone} or its version of nebula_utils is not the one "
             "of the machine that asks: install the same version and weights on both"
         )
-    part = compute_part(task, job.store, backbone, job.batch_size)
-    return Summary(len(part.features), part.failed)
+    return backbone
 
 
 def run_tasks(

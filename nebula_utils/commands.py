@@ -44,6 +44,26 @@ def do_run(args: argparse.Namespace) -> int:
     return 0
 
 
+def do_sweep(args: argparse.Namespace) -> int:
+    """Run a grid of parameters; print where table and figure are."""
+    from nebula_utils import sweep
+    from nebula_utils.comparison import write_comparison
+
+    if args.workers and not args.scheduler:
+        raise ClusterError("--workers only goes with --scheduler")
+    logging.getLogger("papermill").setLevel(logging.WARNING)
+    grid = sweep.read_grid(args.grid)
+    out = (args.out or config.REPORTS / "sweeps" / grid.name).resolve()
+    runs = sweep.plan_sweep(grid, out)
+    outcomes = sweep.run_sweep(runs, args.scheduler, args.workers)
+    failed = [pair for pair in zip(runs, outcomes, strict=True) if pair[1].error]
+    for run, outcome in failed:
+        logger.warning("failed: %s: %s", run.folder, outcome.error)
+    for path in write_comparison(grid, runs, outcomes, out):
+        print(path)
+    return _status(len(failed), len(runs))
+
+
 def do_fetch(args: argparse.Namespace) -> int:
     """Get a source's images; print where they are or how many of what."""
     if args.source == "hips":
@@ -97,7 +117,7 @@ def do_extract(args: argparse.Namespace) -> int:
 
         given |= {"scheduler": args.scheduler, "n_workers": args.workers}
         unusable = extract_source(args.images, args.out, args.parts, **given)
-    elif args.parts or args.workers:
+    elif args.parts or args.workers:  # would silently do nothing
         raise ClusterError("--parts and --workers only go with --scheduler")
     else:
         from nebula_utils.features import extract_to_npz

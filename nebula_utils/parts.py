@@ -13,7 +13,7 @@ import logging
 import posixpath
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,7 +170,10 @@ def make_tasks(
 
 
 def compute_part(
-    task: PartTask, store: PartStore, backbone: Backbone, batch_size: int
+    task: PartTask,
+    store: PartStore,
+    get_backbone: Callable[[], Backbone],
+    batch_size: int,
 ) -> Part:
     """Return a part: as it is in the store, if it still holds, else computed.
 
@@ -180,8 +183,8 @@ def compute_part(
         Which pictures.
     store : PartStore
         Where parts are.
-    backbone : Backbone
-        Loaded feature extractor with the task's fingerprint.
+    get_backbone : callable
+        Gives the feature extractor with the task's fingerprint; called if needed.
     batch_size : int
         Pictures in one forward pass.
 
@@ -203,7 +206,7 @@ def compute_part(
         if part is not None and np.array_equal(part.contents, contents):
             return part
         found = extract_features(
-            files, backbone, Recipe(), use_cache=False, batch_size=batch_size
+            files, get_backbone(), Recipe(), use_cache=False, batch_size=batch_size
         )
     part = Part(
         features=found.X[:, 0],

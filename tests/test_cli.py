@@ -12,7 +12,8 @@ import pytest
 
 from nebula_utils import cli, commands, errors
 
-SUBCOMMANDS = ("run", "fetch", "resolve", "backbone", "extract", "classify", "app")
+SUBCOMMANDS = ("run", "sweep", "fetch", "resolve", "backbone", "extract", "classify")
+SUBCOMMANDS += ("app",)
 
 
 def _nebula(*words):

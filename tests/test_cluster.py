@@ -169,7 +169,7 @@ def test_a_lost_scheduler_is_found_again(folder, expected, monkeypatch):
     thread.start()
     try:
         address = f"tcp://127.0.0.1:{port}"
-        out, _ = _extract(folder, address, load=cluster_backbone.load_slow, part_size=1)
+        out, _ = _extract(folder, address, load=cluster_backbone.load_slow, part_size=2)
         assert said == ["the scheduler was lost (%s): looking for it"]
         assert out.read_bytes() == expected[0].read_bytes()
     finally:
@@ -201,7 +201,7 @@ def test_parts_and_pictures_may_lie_in_an_object_store(tmp_path, tmp_cache):
     store.pipe_file("/sky/red.png", (tmp_path / "red.png").read_bytes())
     task = parts.PartTask(0, ("memory://sky/red.png", "memory://sky/no.png"), "", "")
     place = parts.PartStore("memory://sky/parts")
-    part = parts.compute_part(task, place, cluster_backbone.FakeBackbone(), 32)
+    part = parts.compute_part(task, place, cluster_backbone.FakeBackbone, 32)
     assert store.ls("/sky/parts", detail=False) == [f"/sky/parts/{task.name}"]
     assert part.failed == {1: "no such file: check its name and folder"}
     local = features.extract_features(
