@@ -14,6 +14,7 @@ import posixpath
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from nebula_utils.files import compute_sha256, write_atomic
 
 log = logging.getLogger(__name__)
 
+DOWNLOADS = 16  # at once: an object store answers late, but many
 UNREADABLE = ""  # stands for the hash of a file that is not there
 MEMBERS = ("features", "path", "kept", "reasons", "contents")
 
@@ -290,16 +292,21 @@ def merge_parts(
 @contextlib.contextmanager
 def _bring_here(paths: Sequence[str]) -> Iterator[list[Path]]:
     """Give local files for all paths; what an address holds is there for the block."""
-    with tempfile.TemporaryDirectory(prefix="nebula-") as folder:
-        files = []
-        for number, path in enumerate(paths):
-            file = Path(path)
-            if "://" in path:
-                file = Path(folder) / f"{number}{Path(path).suffix}"
-                with contextlib.suppress(FileNotFoundError):  # told as any other
-                    file.write_bytes(fsspec.open(path).open().read())
-            files.append(file)
-        yield files
+    with (
+        tempfile.TemporaryDirectory(prefix="nebula-") as folder,
+        ThreadPoolExecutor(DOWNLOADS) as pool,
+    ):
+        numbered = (Path(folder) / str(number) for number in range(len(paths)))
+        yield list(pool.map(_bring_file, paths, numbered))
+
+
+def _bring_file(path: str, copy: Path) -> Path:
+    if "://" not in path:
+        return Path(path)
+    copy = copy.with_suffix(Path(path).suffix)
+    with contextlib.suppress(FileNotFoundError), fsspec.open(path, "rb") as stream:
+        copy.write_bytes(stream.read())
+    return copy  # if it is not there, it is told as any other
 
 
 def _hash(file: Path) -> str:

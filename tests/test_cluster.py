@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from nebula_utils import cli, cluster, features, parts
+from nebula_utils.config import REPOSITORY
 from nebula_utils.errors import BackboneError, ClusterError, SourceError
 
 dask = pytest.importorskip("dask")
@@ -116,6 +117,7 @@ def test_a_picture_that_always_kills_is_reported(folder, running):
         _extract(folder, running, str(lives))
     assert not (folder.parent / "found.npz").exists()
     assert len(_list_parts(folder)) == 5
+    assert len(list(lives.iterdir())) == 9 - 2  # the setting of `running`, plus one
 
 
 def test_a_restart_computes_only_what_changed(folder, running, expected):
@@ -211,15 +213,37 @@ def test_parts_and_pictures_may_lie_in_an_object_store(tmp_path, tmp_cache):
 
 
 def test_the_command_takes_a_scheduler(folder, running, expected, capsys, monkeypatch):
-    """Exit status 1 and the same file, as without one; `local` needs no address."""
+    """Exit status 1 and the same file, as without one."""
     fake = functools.partial(cluster.extract_source, load=cluster_backbone.load)
     monkeypatch.setattr(cluster, "extract_source", fake)
     out = folder.parent / "told.npz"
     words = ["extract", str(folder), "--out", str(out), "--backbone", "fake"]
-    assert cli.main([*words, "--scheduler", "local", "--workers", "1"]) == 1
+    assert cli.main([*words, "--scheduler", running]) == 1
     assert out.read_bytes() == expected[0].read_bytes()
     shown = capsys.readouterr()
     assert shown.out == f"{out}\n" and "07b.jpg" in shown.err
+
+
+def test_the_example_of_the_documentation_runs(folder, expected):
+    """On a LocalCluster of two processes, but with the tests' network."""
+    text = (REPOSITORY / "docs" / "cluster.md").read_text("utf-8")
+    example = text.split("```python\n")[1].split("```")[0]
+    fake = "load=cluster_backbone.load,\n        out="
+    code = "import cluster_backbone\n" + example.replace("out=", fake)
+    code = code.replace("my_pictures", str(folder))
+    (folder.parent / "example.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "example.py"],
+        cwd=folder.parent,
+        env=_make_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{folder / '07b.jpg'}: not an image: this is text\n"
+    made = folder.parent / "my_features.npz"
+    assert made.read_bytes() == expected[0].read_bytes()
 
 
 def test_options_of_a_cluster_need_a_cluster(folder, capsys):
@@ -244,7 +268,10 @@ def _start_scheduler(port):
         "        silence_logs=50)\n"
         "    time.sleep(60)\n"
     )
+    return subprocess.Popen([sys.executable, "-c", code], env=_make_environment())
+
+
+def _make_environment():
+    # Other processes must find the tests' modules too.
     paths = os.pathsep.join(path for path in sys.path if path)
-    return subprocess.Popen(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}
-    )
+    return {**os.environ, "PYTHONPATH": paths}
