@@ -218,7 +218,8 @@ def ask_held_out(
         views = answers.strategy.test
         views = views if name == "as_is" else apply_first(name, views)
         deep = answers.strategy.adapt(backbone)
-        X = study.embed_pictures(held, deep, views).mean(1)
+        X = study.embed_pictures(held, deep, views, trim=answers.strategy.trim)
+        X = X.mean(1)
         found = zip(held.manifest["nebula"], head.predict_proba(X), strict=True)
         rows += [[nebula, name, *proba] for nebula, proba in found]
     return pd.DataFrame(rows, columns=columns)

@@ -130,6 +130,8 @@ class Classifier:
         Pictures to try, with their credit, as `export` writes them.
     about : dict
         ``model.json``.
+    trim : bool
+        Whether a dark border is cut off first (`images.trim_border`).
     """
 
     head: Head
@@ -140,6 +142,7 @@ class Classifier:
     neighbours: dict[str, np.ndarray] = field(default_factory=dict)
     examples: dict[str, np.ndarray] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
+    trim: bool = False
 
     @property
     def map_start(self) -> int:
@@ -172,7 +175,7 @@ class Classifier:
         """
         questions = self._list_questions()
         unique = tuple(dict.fromkeys(view for views in questions for view in views))
-        recipe = Recipe(unique)
+        recipe = Recipe(unique, trim=self.trim)
         image = images.read_image(source, max(recipe.min_side, THUMBNAIL_SIDE))
         X, maps = self._embed(recipe.make_views(image))
         row = {view: i for i, view in enumerate(unique)}
@@ -202,9 +205,7 @@ class Classifier:
             stability=_round(held.mean()),
             candidates=tuple(self.class_names[i] for i in order),
             counterfactuals=strip,
-            activation=None
-            if maps is None
-            else compute_activation_map(maps, self.head, best, self.map_start),
+            activation=self._compute_activation(maps, best, image),
             neighbours=self._find_neighbours(asked[0]),
             picture=image,
         )
@@ -257,6 +258,19 @@ class Classifier:
             if rows[0] == 0 and maps is not None:
                 first = maps[0]
         return X, first
+
+    def _compute_activation(
+        self, maps: np.ndarray | None, label: int, image: np.ndarray
+    ) -> np.ndarray | None:
+        if maps is None:
+            return None
+        found = compute_activation_map(maps, self.head, label, self.map_start)
+        if not self.trim or images.trim_border(image).shape == image.shape:
+            return found
+        # The network saw the inside only: lay its map into the whole square.
+        fine = np.kron(found, np.ones((4, 4), np.float32))
+        missing = round(len(fine) / images.INSIDE) - len(fine)
+        return np.pad(fine, (missing // 2, missing - missing // 2))
 
     def _name(self, proba: np.ndarray) -> dict[str, float]:
         return {
@@ -363,6 +377,7 @@ def load_classifier(folder: Path = MODEL) -> Classifier:
         neighbours=_load_arrays(folder / "neighbours.npz"),
         examples=_load_arrays(folder / "examples.npz"),
         about=about,
+        trim=about["preprocessing"]["trim"],
     )
 
 

@@ -53,7 +53,7 @@ def measure_dose_response(
     rows = []
     for name, one in answers.items():
         dark = one.dataset.class_names.index("dark")
-        recipe = Recipe(one.strategy.test)
+        recipe = Recipe(one.strategy.test, trim=one.strategy.trim)
         deep = one.strategy.adapt(backbone)
         for scene, pictures in enumerate(scenes):
             for colour in _LINES:

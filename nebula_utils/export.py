@@ -35,6 +35,7 @@ def export_classifier(
     dataset: Dataset,
     X: np.ndarray,
     about: dict[str, Any],
+    trim: bool = False,
 ) -> None:
     """Write everything that `classifier.load_classifier` reads.
 
@@ -58,6 +59,8 @@ def export_classifier(
         Their embeddings.
     about : dict
         What else ``model.json`` shall say, e.g. metrics and calibration.
+    trim : bool
+        Whether a dark border is cut off first.
 
     Raises
     ------
@@ -79,7 +82,7 @@ def export_classifier(
             "n_features": backbone.n_features,
             "map_start": backbone.map_start,
         },
-        "preprocessing": {"views": [list(view) for view in views]},
+        "preprocessing": {"views": [list(view) for view in views], "trim": trim},
         "counterfactuals": list(counterfactuals),
         "data_version": {file.name: compute_sha256(file) for file in data},
         **about,

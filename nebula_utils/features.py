@@ -133,11 +133,15 @@ class Recipe:
         pictures that fade to black at their edges, as Stellarium's do.
     zoom : float
         Side of the crops in `CROPS`, as a share of the whole square.
+    trim : bool
+        Whether a dark border is cut off first (`images.trim_border`), which every
+        picture is judged by itself for; ``inside`` is not used then.
     """
 
     views: tuple[View, ...] = (View(),)
     inside: float = 1.0
     zoom: float = 0.65
+    trim: bool = False
 
     @property
     def key(self) -> str:
@@ -145,7 +149,7 @@ class Recipe:
         return json.dumps(
             {
                 "version": PREPROCESSING_VERSION,
-                "inside": self.inside,
+                "inside": "0.85 if the border is dark" if self.trim else self.inside,
                 "zoom": self.zoom,
                 "views": [list(view) for view in self.views],
             }
@@ -179,7 +183,11 @@ class Recipe:
         list of ndarray of shape (size, size, 3), float32
             RGB in [0, 1], one a view.
         """
-        square = images.centre_crop(images.crop_inside(image, self.inside))
+        if self.trim:
+            framed = images.trim_border(image)
+        else:
+            framed = images.crop_inside(image, self.inside)
+        square = images.centre_crop(framed)
         shaped = {
             (size, crop): images.to_float(
                 images.resize_image(self._crop(square, crop), size, size)

@@ -16,6 +16,7 @@ import numpy as np
 # The plugins are imported by name so that Pillow never loads its forty others.
 from PIL import (  # noqa: F401
     Image,
+    ImageFilter,
     ImageOps,
     MpoImagePlugin,
     TiffImagePlugin,
@@ -27,6 +28,8 @@ from nebula_utils import scientific
 from nebula_utils.errors import ImageError
 
 MAX_BYTES = 60_000_000
+INSIDE = 0.85  # share of a side that is kept of a picture with a dark border
+_MAP_SIDE = 96  # px, of the map of what is lit
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _MAGIC = {
     b"\xff\xd8\xff": "JPEG",
@@ -177,6 +180,34 @@ def crop_inside(image: np.ndarray, fraction: float) -> np.ndarray:
     return centre_crop(
         image, max(1, round(height * fraction)), max(1, round(width * fraction))
     )
+
+
+def trim_border(image: np.ndarray) -> np.ndarray:
+    """Keep the inner 85 % of each side of a picture whose border is dark.
+
+    Parameters
+    ----------
+    image : ndarray of shape (h, w, 3), uint8
+        RGB.
+
+    Returns
+    -------
+    ndarray of shape (h', w', 3), uint8
+        The picture as it is if more than half of its outermost thirtieth is brighter,
+        once blurred, than a quarter of the picture's median light; else its inside:
+        textures that fade to black, framed pictures, a nebula on an empty sky.
+    """
+    _check(image)
+    small = Image.fromarray(image).resize(
+        (_MAP_SIDE, _MAP_SIDE), Image.Resampling.BOX, reducing_gap=2
+    )
+    light = Image.fromarray(np.asarray(small).max(-1))
+    blurred = np.asarray(light.filter(ImageFilter.GaussianBlur(2)), np.float32)
+    lit = blurred[blurred > 4]
+    mask = blurred > max(4.0, 0.25 * float(np.median(lit)) if len(lit) else 4.0)
+    ring = np.ones_like(mask)
+    ring[3:-3, 3:-3] = False
+    return image if mask[ring].mean() > 0.5 else crop_inside(image, INSIDE)
 
 
 def compute_pixel_hash(image: np.ndarray) -> str:

@@ -65,6 +65,9 @@ class Strategy:
     makes : {"views", "crops", "dust"}
         Whether the ``train`` views are fitted, random crops of each picture instead,
         or those and simulated dark nebulae (`robust`).
+    trim : bool
+        Whether a dark border is cut off each picture that is judged
+        (`images.trim_border`); else each source is cut as `INSIDE` says.
     colour : float
         What differences of colour add to the discriminant's covariance.
     size : int
@@ -77,6 +80,7 @@ class Strategy:
     balanced: bool = False
     method: str = "logistic"
     deep: bool = False
+    trim: bool = False
     makes: str = "views"
     colour: float = COLOUR
     size: int = IMAGE_SIZE
@@ -123,6 +127,7 @@ ROBUST = Strategy(
     balanced=True,
     method="discriminant",
     deep=True,
+    trim=True,
     makes="dust",
 )
 
@@ -203,7 +208,7 @@ def embed_dataset(
     found: dict[View, np.ndarray] = {}
     for needed, mask in ((sorted(everyone), None), (sorted(rest), is_nebula)):
         if needed:
-            X = embed_pictures(dataset, backbone, needed, mask)
+            X = embed_pictures(dataset, backbone, needed, mask, strategy.trim)
             found |= {view: X[:, i] for i, view in enumerate(needed)}
     test = {}
     for name, views in asked.items():
@@ -221,6 +226,7 @@ def embed_pictures(
     backbone: Backbone,
     views: Sequence[View],
     mask: np.ndarray | None = None,
+    trim: bool = False,
 ) -> np.ndarray:
     """Embed views of a dataset's pictures, each source cut as `INSIDE` says.
 
@@ -234,6 +240,8 @@ def embed_pictures(
         Views of each picture.
     mask : ndarray of shape (n_images,), bool, optional
         Which pictures; default: all.
+    trim : bool
+        Cut dark borders off instead, whatever the source.
 
     Returns
     -------
@@ -248,7 +256,8 @@ def embed_pictures(
     X = np.empty((len(rows), len(views), backbone.n_features), np.float32)
     for source in rows["source"].unique():
         here = np.flatnonzero(rows["source"].to_numpy() == source)
-        recipe = Recipe(tuple(views), INSIDE.get(source, 1.0))
+        inside = 1.0 if trim else INSIDE.get(source, 1.0)
+        recipe = Recipe(tuple(views), inside, trim=trim)
         found = extract_features(list(rows["path"].iloc[here]), backbone, recipe)
         if found.failed:
             index, reason = next(iter(found.failed.items()))

@@ -193,6 +193,7 @@ def export_study(
             "protocol": about["protocol"],
             "calibration": {"temperature": round(fit.temperature, 6), **coverage},
         },
+        answers.strategy.trim,
     )
     features = about["features"]
     card = {**features, "threshold": threshold, **coverage}

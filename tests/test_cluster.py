@@ -253,6 +253,21 @@ def test_options_of_a_cluster_need_a_cluster(folder, capsys):
     assert "--scheduler" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_the_real_network_gives_the_same_bits(textures, tmp_path):
+    """Though a worker's TensorFlow has other numbers of threads."""
+    pictures = sorted(textures.glob("m4*.png"))[:5]
+    found = features.extract_features(
+        pictures, features.load_backbone(), use_cache=False
+    )
+    out = tmp_path / "found.npz"
+    cluster.extract_on_cluster(
+        pictures, str(tmp_path / "parts"), n_workers=2, part_size=3, out=out
+    )
+    with np.load(out) as stored:
+        np.testing.assert_array_equal(stored["features"], found.X[:, 0])
+
+
 def _find_free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -464,3 +464,15 @@ def test_stretch_shows_what_is_faint():
     field[::10, ::10] += 3000
     image = scientific.stretch(field)
     assert image[50, 51] > image[20, 21] + 20
+
+
+def test_dark_border_is_cut_off_and_a_full_frame_kept():
+    """A vignetted picture loses its border; one that fills its frame loses nothing."""
+    rows, columns = np.mgrid[-1:1:200j, -1:1:200j]
+    light = (200 * (np.hypot(rows, columns) < 0.7)).astype(np.uint8)
+    vignetted = np.repeat(light[..., None], 3, axis=-1)
+    assert images.trim_border(vignetted).shape == (170, 170, 3)
+    full = np.full((100, 150, 3), 90, np.uint8)
+    assert images.trim_border(full).shape == full.shape
+    black = np.zeros((50, 50, 3), np.uint8)
+    assert images.trim_border(black).size > 0
