@@ -261,9 +261,7 @@ def test_the_real_network_gives_the_same_bits(textures, tmp_path):
         pictures, features.load_backbone(), use_cache=False
     )
     out = tmp_path / "found.npz"
-    cluster.extract_on_cluster(
-        pictures, str(tmp_path / "parts"), n_workers=2, part_size=3, out=out
-    )
+    cluster.extract_on_cluster(pictures, str(tmp_path / "parts"), n_workers=2, out=out)
     with np.load(out) as stored:
         np.testing.assert_array_equal(stored["features"], found.X[:, 0])
 
