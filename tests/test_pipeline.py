@@ -240,7 +240,11 @@ def test_an_interruption_leaves_earlier_results(folder):
         f"raise SystemExit(cli.main(['run', '--out', {str(out)!r}]))"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A job in the background of a shell ignores SIGINT, and so do its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     for _ in range(600):
         if waiting.exists() or process.poll() is not None:

@@ -79,6 +79,8 @@ function render({ model, el }) {
   const { root, input, problems, bar, status } = build(model);
   const { ask, close } = connect(model);
   let isBusy = false;
+  // JupyterLab takes Enter for itself, as a command of the notebook, but not here.
+  root.dataset.lmSuppressShortcuts = "true";
   el.append(root);
 
   const complain = (text) => problems.append(make("li", "", text));
