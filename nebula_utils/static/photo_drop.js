@@ -48,6 +48,19 @@ async function sendFile(ask, file, onProgress) {
   await ask({ kind: "close" });
 }
 
+// JupyterLab listens on the document, and takes keys for commands of the notebook also
+// while one of our buttons has the focus: "d d" would delete the cell with this app in
+// it. Keys without Ctrl, Alt or Cmd end here; the browser does with them what it does.
+function keepKeys(el) {
+  const keep = (event) => {
+    const app = el.closest(".nebula-app") ?? el;
+    const isCommand = event.ctrlKey || event.altKey || event.metaKey;
+    if (app.contains(event.target) && !isCommand) event.stopPropagation();
+  };
+  document.body.addEventListener("keydown", keep);
+  return () => document.body.removeEventListener("keydown", keep);
+}
+
 function build(model) {
   const limit = inMegabytes(model.get("max_bytes"));
   const root = make("div", "nebula-drop");
@@ -79,8 +92,7 @@ function render({ model, el }) {
   const { root, input, problems, bar, status } = build(model);
   const { ask, close } = connect(model);
   let isBusy = false;
-  // JupyterLab takes Enter for itself, as a command of the notebook, but not here.
-  root.dataset.lmSuppressShortcuts = "true";
+  const releaseKeys = keepKeys(el);
   el.append(root);
 
   const complain = (text) => problems.append(make("li", "", text));
@@ -145,6 +157,7 @@ function render({ model, el }) {
   });
   return () => {
     close();
+    releaseKeys();
     model.off("change:status", showStatus);
   };
 }
