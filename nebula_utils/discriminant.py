@@ -8,10 +8,12 @@ nebulae can be taken away again: so the samples are read once for a whole repeat
 cross-validation, whatever the number of folds.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy.linalg
 
 from nebula_utils.heads import Head
 from nebula_utils.training import (
@@ -175,7 +177,7 @@ def fit_moments(
     )
     covariance[np.diag_indices_from(covariance)] += RIDGE
     standard = means / scale
-    W = np.linalg.solve(covariance, standard.T)
+    W = scipy.linalg.solve(covariance, standard.T, assume_a="pos", overwrite_a=True)
     intercept = -0.5 * np.einsum("cd,dc->c", standard, W)
     coef = W / scale[:, None]
     return Head(
@@ -229,26 +231,47 @@ def fit_folds(
     )
     for part in parts:
         everything = everything.plus(part)
+
+    def fit(moments: Moments) -> Head:
+        return fit_moments(moments, classes, class_names, colour)
+
     share = weigh_nebulae(judged.groups)
+    inner = _answer_pairs(judged.X, folds, everything, parts, fit)
     fits, held_out = [], np.empty((len(judged.y), len(class_names)))
     for i, rows in enumerate(folds):
-        outer = everything.minus(parts[i])
-        head = fit_moments(outer, classes, class_names, colour)
+        head = fit(everything.minus(parts[i]))
         held_out[rows] = head.decision_function(judged.X[rows])
-        logits, chosen = [], []
-        for j, others in enumerate(folds):
-            if j != i:
-                inner = fit_moments(outer.minus(parts[j]), classes, class_names, colour)
-                logits.append(inner.decision_function(judged.X[others]))
-                chosen.append(others)
-        order = np.concatenate(chosen)
+        order = np.setdiff1d(np.arange(len(judged.y)), rows)
         temperature = fit_temperature(
-            np.concatenate(logits),
+            inner[i, order],
             judged.y[order],
             share[order],
             None if judged.accept is None else judged.accept[order],
         )
         fits.append(Fit(head.scale(temperature), RIDGE, temperature))
     temperature = fit_temperature(held_out, judged.y, share, judged.accept)
-    head = fit_moments(everything, classes, class_names, colour)
-    return fits, Fit(head.scale(temperature), RIDGE, temperature)
+    return fits, Fit(fit(everything).scale(temperature), RIDGE, temperature)
+
+
+def _answer_pairs(
+    X: np.ndarray,
+    folds: Sequence[np.ndarray],
+    everything: Moments,
+    parts: Sequence[Moments],
+    fit: Callable[[Moments], Head],
+) -> np.ndarray:
+    """Return the logits of each picture by a head without fold i and its own fold.
+
+    One head without folds i and j answers for both, so each pair is fitted once.
+    Shape (n_folds, n_images, n_classes); a fold's own answers in its row are nan.
+    """
+    answers: np.ndarray | None = None
+    for i, j in itertools.combinations(range(len(folds)), 2):
+        head = fit(everything.minus(parts[i]).minus(parts[j]))
+        for out, asked in ((i, folds[j]), (j, folds[i])):
+            logits = head.decision_function(X[asked])
+            if answers is None:
+                answers = np.full((len(folds), len(X), logits.shape[1]), np.nan)
+            answers[out, asked] = logits
+    assert answers is not None
+    return answers

@@ -407,9 +407,8 @@ def _fit_folds(
         judged = _judge(dataset, embeddings, np.arange(len(dataset.y)))
         for _, repeat in itertools.groupby(folds, key=lambda fold: fold[0]):
             tests = [test for _, _, _, test in repeat]
-            yield from fit_folds(embeddings.train, judged, dataset.class_names, tests)[
-                0
-            ]
+            names, colour = dataset.class_names, strategy.colour
+            yield from fit_folds(embeddings.train, judged, names, tests, colour)[0]
         return
 
     def fit(fold: splits.Split) -> Fit:

@@ -17,7 +17,7 @@ from nebula_utils.errors import LeakageError, SourceError
 from nebula_utils.evaluate import Predictions
 from nebula_utils.features import View
 from nebula_utils.heads import Head
-from nebula_utils.robust import make_robust_samples
+from nebula_utils.robust import CROPS_ELSE, make_robust_samples
 from nebula_utils.splits import check_leakage
 from nebula_utils.study import Strategy
 from nebula_utils.training import Samples
@@ -125,7 +125,7 @@ def test_nothing_of_a_tested_nebula_is_fitted(dataset, fake_backbone, tmp_cache)
     """Crops and dusty crops carry the nebula of their picture and leave with it."""
     samples = make_robust_samples(dataset, fake_backbone, size=64, dust=False)
     rest = samples.without(np.array(["Sim emission 1"]))
-    assert len(samples.y) - len(rest.y) == 2 * 24 * 3
+    assert len(samples.y) - len(rest.y) == 2 * CROPS_ELSE * 3
     assert "Sim emission 1" not in set(rest.groups)
 
 
