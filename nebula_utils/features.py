@@ -6,12 +6,12 @@ fingerprint and the picture's bytes together name an embedding for good, which i
 second run does no forward pass.
 """
 
+import contextlib
 import csv
 import hashlib
 import itertools
 import json
 import logging
-import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +27,7 @@ from nebula_utils import counterfactuals, images
 from nebula_utils.backbone import Backbone, load_backbone
 from nebula_utils.config import DEFAULT_BACKBONE, IMAGE_SIZE, cache_dir
 from nebula_utils.errors import ImageError, SourceError
-from nebula_utils.files import compute_sha256, write_atomic
+from nebula_utils.files import DAMAGED, compute_sha256, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,6 @@ log = logging.getLogger(__name__)
 PREPROCESSING_VERSION = 1
 IMAGES_A_PART = 64  # pictures in one file of the cache
 FORWARD_BATCH = 32  # views in one forward pass
-# What NumPy and zipfile raise on bytes that are no longer what was written.
-DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 PICTURE_SUFFIXES = frozenset(
     ".jpg .jpeg .png .webp .tif .tiff .gif .bmp .heic .heif .fits .fit .fts".split()
 )
@@ -284,12 +282,14 @@ def extract_features(
         key: partial(_read_views, paths[i], key, maker)
         for i, key in reversed(keys.items())
     }
-    found, unusable = _embed_cached(jobs, backbone, maker, use_cache, batch_size)
+    rows = _list_rows(keys)
+    X = np.empty((len(paths), maker.n_views, backbone.n_features), np.float32)
+    unusable = _embed_cached(jobs, rows, X, backbone, maker, use_cache, batch_size)
     failed |= {i: unusable[key] for i, key in keys.items() if key in unusable}
     kept = np.array([i for i in range(len(paths)) if i not in failed], int)
-    empty = np.empty((0, maker.n_views, backbone.n_features), np.float32)
-    X = np.stack([found[keys[i]] for i in kept]) if len(kept) else empty
-    return Features(X, kept, failed)
+    for row, i in enumerate(kept):  # in place: another copy may be too much
+        X[row] = X[i]
+    return Features(X[: len(kept)], kept, failed)
 
 
 def extract_simulated(
@@ -313,11 +313,13 @@ def extract_simulated(
     ndarray of shape (n_scenes, n_views, n_features), float32
     """
     keys = {
-        seed: hashlib.sha256(f"scene {seed}".encode()).hexdigest() for seed in seeds
+        i: hashlib.sha256(f"scene {seed}".encode()).hexdigest()
+        for i, seed in enumerate(seeds)
     }
-    jobs = {key: partial(maker.simulate_views, seed) for seed, key in keys.items()}
-    found, _ = _embed_cached(jobs, backbone, maker, use_cache, FORWARD_BATCH)
-    return np.stack([found[keys[seed]] for seed in seeds])
+    jobs = {key: partial(maker.simulate_views, seeds[i]) for i, key in keys.items()}
+    X = np.empty((len(seeds), maker.n_views, backbone.n_features), np.float32)
+    _embed_cached(jobs, _list_rows(keys), X, backbone, maker, use_cache, FORWARD_BATCH)
+    return X
 
 
 def extract_to_npz(
@@ -392,25 +394,24 @@ class FeatureCache:
         self.folder = cache_dir() / "features" / name[:20]
         self.shape = (maker.n_views, backbone.n_features)
 
-    def read(self, wanted: set[str]) -> dict[str, np.ndarray]:
-        """Return the embeddings of those of the wanted pictures that are there.
+    def read_parts(self, wanted: set[str]) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the embeddings of those of the wanted pictures that are there.
 
-        A damaged part is reported, removed and computed again.
+        Part by part, no picture twice. A damaged part is reported and removed.
         """
-        found: dict[str, np.ndarray] = {}
+        waiting = set(wanted)
         for file in sorted(self.folder.glob("part-*.npz")):
             try:
-                found |= self._read_part(file, wanted - found.keys())
-            except (
-                OSError,
-                ValueError,
-                KeyError,
-                EOFError,
-                zipfile.BadZipFile,
-            ) as error:
+                found = self._read_part(file, waiting)
+            except FileNotFoundError:  # another process found it damaged, too
+                continue
+            except DAMAGED as error:
                 log.warning("%s is damaged (%s): computed again", file, error)
-                file.unlink(missing_ok=True)
-        return found
+                with contextlib.suppress(OSError):  # a cache that is only read
+                    file.unlink(missing_ok=True)
+                continue
+            waiting -= found.keys()
+            yield found
 
     def write(self, part: dict[str, np.ndarray]) -> None:
         """Add embeddings, one array of shape (n_views, n_features) a picture."""
@@ -530,17 +531,30 @@ def _hash_file(path: Path | str) -> tuple[str, str]:
         return "", f"the file can't be read: {reason}"
 
 
+def _list_rows(keys: Mapping[int, str]) -> dict[str, list[int]]:
+    """Return the places of each key; copies of a picture have one key."""
+    rows: dict[str, list[int]] = {}
+    for i, key in keys.items():
+        rows.setdefault(key, []).append(i)
+    return rows
+
+
 def _embed_cached(
     jobs: Mapping[str, Job],
+    rows: Mapping[str, list[int]],
+    X: np.ndarray,
     backbone: Backbone,
     maker: ViewMaker | SceneMaker,
     use_cache: bool,
     batch_size: int,
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Return embeddings and failures by key; run only the jobs not in the cache."""
+) -> dict[str, str]:
+    """Fill X's rows; return failures by key. Only jobs not in the cache are run."""
     cache = FeatureCache(backbone, maker) if use_cache else None
-    found = cache.read(set(jobs)) if cache else {}
-    missing = {key: job for key, job in jobs.items() if key not in found}
+    missing = dict(jobs)
+    for stored in cache.read_parts(set(jobs)) if cache else ():
+        for key, x in stored.items():
+            X[rows[key]] = x
+            del missing[key]
     unusable: dict[str, str] = {}
     part: dict[str, np.ndarray] = {}
     a_batch = max(2, batch_size // maker.n_views)
@@ -548,13 +562,13 @@ def _embed_cached(
         if isinstance(outcome, str):
             unusable[key] = outcome
             continue
-        part[key] = found[key] = outcome
+        part[key] = X[rows[key]] = outcome
         if cache and len(part) == IMAGES_A_PART:
             cache.write(part)
             part = {}
     if cache and part:
         cache.write(part)
-    return found, unusable
+    return unusable
 
 
 def _embed_jobs(

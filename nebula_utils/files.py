@@ -3,12 +3,30 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from nebula_utils.errors import CacheError
+
+# What NumPy, zipfile and json raise on bytes that are no longer what was written; a
+# flipped bit may make zipfile see encryption or a method that it does not know.
+DAMAGED = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+CHECKSUM = "checksum"
 
 # There is no way to read the mask but to set it; done once, as threads share it.
 _UMASK = os.umask(0o022)
@@ -43,7 +61,7 @@ def write_atomic(path: Path) -> Iterator[Path]:
         )
         os.close(handle)
     except OSError as error:
-        raise CacheError(_explain(error, path)) from error
+        raise CacheError(explain_write_error(error, path)) from error
     temporary = Path(name)
     try:
         yield temporary
@@ -52,7 +70,7 @@ def write_atomic(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            raise CacheError(_explain(error, path)) from error
+            raise CacheError(explain_write_error(error, path)) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -64,9 +82,45 @@ def compute_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _explain(error: OSError, path: Path) -> str:
+def seal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with a checksum of itself; see `unseal`."""
+    plain = json.loads(json.dumps(content))  # keys are text, tuples are lists
+    return {**plain, CHECKSUM: _hash_json(plain)}
+
+
+def unseal(content: Any) -> dict[str, Any]:
+    """Return what was sealed, without its checksum.
+
+    Parameters
+    ----------
+    content : object
+        As ``json.loads`` gave it back.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ValueError
+        If it was never sealed (an older version's), or is not what was sealed.
+    """
+    if not isinstance(content, dict) or CHECKSUM not in content:
+        raise ValueError("it has no checksum")
+    found = {key: value for key, value in content.items() if key != CHECKSUM}
+    if content[CHECKSUM] != _hash_json(found):
+        raise ValueError("its checksum is wrong")
+    return found
+
+
+def explain_write_error(error: OSError, path: Path) -> str:
+    """Say why a file can't be written, and what to do about it."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         advice = "the disk is full: free some space"
     else:
         advice = f"{error.strerror}: make the folder writable"
     return f"can't write {path} ({advice}, or set NEBULA_CACHE to another folder)"
+
+
+def _hash_json(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

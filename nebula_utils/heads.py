@@ -6,14 +6,13 @@ fitted them (`training` does), and an exported head is two arrays in an ``.npz``
 NumPy is imported here, as `nebula classify` must start quickly.
 """
 
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from nebula_utils.errors import ModelError
-from nebula_utils.files import write_atomic
+from nebula_utils.files import DAMAGED, write_atomic
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def load_head(path: Path) -> Head:
             )
     except FileNotFoundError as error:
         raise ModelError(f"no head at {path}: run `make reproduce` first") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise ModelError(
             f"{path} is damaged ({error}): run `make reproduce` again"
         ) from error

@@ -106,10 +106,11 @@ def load_hips(folder: Path | str | None = None) -> pd.DataFrame:
         If nothing was fetched so far.
     """
     root = find_folder(folder)
+    store = Store(root)
     usable = [
         record
-        for record in Store(root).records.values()
-        if record["status"] == "ok" and (root / record["file"]).is_file()
+        for record in store.records.values()
+        if record["status"] == "ok" and _is_whole(store, record)
     ]
     if not usable:
         raise SourceError(
@@ -120,6 +121,15 @@ def load_hips(folder: Path | str | None = None) -> pd.DataFrame:
     usable.sort(key=lambda record: record["image_id"])
     table = pd.DataFrame([_make_row(record, root) for record in usable])
     return _flag_unpaired(table)
+
+
+def _is_whole(store: Store, record: Record) -> bool:
+    found = store.find_picture(Path(record["file"]))
+    if found is not None and found != record["sha256"]:
+        _log.warning(
+            "%s is damaged: left out; nebula fetch hips gets it again", record["file"]
+        )
+    return found == record["sha256"]
 
 
 def _make_row(record: Record, root: Path) -> dict[str, object]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from nebula_utils.config import cache_dir
 from nebula_utils.errors import CacheError, SourceError
-from nebula_utils.files import compute_sha256, write_atomic
+from nebula_utils.files import compute_sha256, seal, unseal, write_atomic
 
 # What is asked for only once: the picture is there, or the sky is empty there.
 FINAL = ("ok", "blank", "off_survey")
@@ -150,10 +150,13 @@ class Store:
             return
         for number, line in enumerate(lines, start=1):
             try:
-                record = json.loads(line)
+                record = unseal(json.loads(line))
                 record["image_id"], record["status"], record["file"]
-            except (ValueError, TypeError, KeyError):
-                _log.warning("%s, line %d is damaged: left out", self.manifest, number)
+            except (ValueError, TypeError, KeyError) as error:
+                _log.warning(
+                    "%s, line %d is damaged (%s): left out",
+                    *(self.manifest, number, error),
+                )
             else:
                 yield record
 
@@ -180,7 +183,7 @@ class Store:
         CacheError
             If it can't be written, for instance because the disk is full.
         """
-        line = json.dumps(record, ensure_ascii=False) + "\n"
+        line = json.dumps(seal(record), ensure_ascii=False) + "\n"
         with self._lock:
             try:
                 self._append_bytes(line.encode())

@@ -18,7 +18,7 @@ import pandas as pd
 
 from nebula_utils import counterfactuals, images, quality, scientific, sources, splits
 from nebula_utils.config import cache_dir
-from nebula_utils.files import compute_sha256, write_atomic
+from nebula_utils.files import compute_sha256, seal, unseal, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def judge_source(
     if verdict is None:
         verdict = _judge(manifest)
         with write_atomic(path) as temporary:
-            temporary.write_text(json.dumps(verdict), encoding="utf-8")
+            temporary.write_text(json.dumps(seal(verdict)), encoding="utf-8")
     left_out = _read_frame(verdict["left_out"], ["image_id", "reason", "detail"])
     kept = quality.apply_quality(manifest, left_out)
     kept = kept.assign(palette=verdict["palettes"], group=verdict["groups"])
@@ -168,7 +168,7 @@ def _hash_picture(path: str) -> str:
 
 def _read_verdict(path: Path) -> dict | None:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return unseal(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

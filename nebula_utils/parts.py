@@ -25,8 +25,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from nebula_utils.backbone import Backbone
 from nebula_utils.errors import CacheError
-from nebula_utils.features import DAMAGED, Recipe, extract_features
-from nebula_utils.files import compute_sha256, write_atomic
+from nebula_utils.features import Recipe, extract_features
+from nebula_utils.files import DAMAGED, compute_sha256, write_atomic
 
 log = logging.getLogger(__name__)
 

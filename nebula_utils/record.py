@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nebula_utils import config
-from nebula_utils.files import compute_sha256, write_atomic
+from nebula_utils.files import compute_sha256, seal, unseal, write_atomic
 
 Listing = dict[str, tuple[int, int]]
 
@@ -35,7 +35,7 @@ class Record:
         """Read the record of a folder; without a readable one nothing is known."""
         record = cls(out)
         try:
-            stored = json.loads(record._path.read_text("utf-8"))
+            stored = unseal(json.loads(record._path.read_text("utf-8")))
             record.notebooks, record.files = stored["notebooks"], stored["files"]
         except (OSError, ValueError, KeyError, TypeError):
             pass  # so everything runs
@@ -111,7 +111,8 @@ class Record:
     def _save(self) -> None:
         stored = {"notebooks": self.notebooks, "files": self.files}
         with write_atomic(self._path) as temporary:
-            temporary.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+            text = json.dumps(seal(stored), indent=1) + "\n"
+            temporary.write_text(text, encoding="utf-8")
 
 
 def hash_common_inputs(weights: Mapping[str, str]) -> str:

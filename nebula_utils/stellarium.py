@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from nebula_utils import config
 from nebula_utils.errors import CacheError, ImageError, SourceError
-from nebula_utils.files import write_atomic
+from nebula_utils.files import seal, unseal, write_atomic
 from nebula_utils.images import compute_pixel_hash, read_image
 from nebula_utils.textures import TAG, fetch_landscapes, fetch_textures
 
@@ -214,16 +214,15 @@ def _hash_file(path: Path) -> str:
 
 def _read_hashes(store: Path) -> dict[str, str]:
     try:
-        known = json.loads(store.read_text("utf-8"))
+        return unseal(json.loads(store.read_text("utf-8")))
     except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) else {}
 
 
 def _write_hashes(store: Path, known: dict[str, str]) -> None:
     try:
         with write_atomic(store) as temporary:
-            temporary.write_text(json.dumps(known, indent=0), "utf-8")
+            temporary.write_text(json.dumps(seal(known), indent=0), "utf-8")
     except CacheError as error:  # a pity, but the answer is there
         _log.warning("the textures will be checked again next time: %s", error)
 
