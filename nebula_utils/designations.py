@@ -140,6 +140,9 @@ def name_key(name: str) -> str:
         return number.casefold()
     words = [w for w in re.split(r"[^\w+.-]+", tidy(name)) if w not in _FILLERS]
     text = " ".join(words)
+    number = canonical(text)  # "the S155 nebula"
+    if number is not None:
+        return number.casefold()
     text = re.sub(r"(?<=\d)[ .-](?=\d)", "-", text)  # keep numbers apart
     return re.sub(r"(?<!\d)[^\w]+|[^\w]+(?!\d)|_", "", text)
 

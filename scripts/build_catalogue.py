@@ -22,6 +22,7 @@ from catalogue_merge import (
     join_by_number,
     join_planetaries,
     note_conflict,
+    strong_names,
 )
 from catalogue_sources import Record, read_hnsky, read_openngc, read_stellarium
 
@@ -100,7 +101,7 @@ def correct(groups: list[list[Record]], table: pd.DataFrame) -> list[list[Record
         owner.setdefault(name_key(choose_name(group, None)), group)
     for row in table.itertuples():
         names = [row.name, *filter(None, row.aliases.split("|"))]
-        keys = set(map(name_key, names))
+        keys = dict.fromkeys(map(name_key, names))  # in order: two builds are equal
         found = list({id(owner[k]): owner[k] for k in keys if k in owner}.values())
         whole = [g for g in found if name_key(choose_name(g, None)) in keys]
         main = owner.get(name_key(row.name))
@@ -111,7 +112,7 @@ def correct(groups: list[list[Record]], table: pd.DataFrame) -> list[list[Record
         for group in found:
             if any(group is g for g in whole):
                 group.clear()
-            _take_away(group, keys)
+            _take_away(group, set(keys))
         target.insert(0, _make_record(row, names))
         owner.update((name_key(n), target) for r in target for n in r.designations)
         groups.append(target)
@@ -171,6 +172,8 @@ def settle(group: list[Record], conflicts: list[dict]) -> dict | None:
         return None
     name = choose_name(group, chosen.type)
     if not name or only_lbn(group) or unconfirmed_remnant(group, chosen):
+        return None
+    if unseen_cloud(group, chosen):
         return None
     place = next((r for r in group if not math.isnan(r.ra_deg)), None)
     if place is None:
@@ -244,6 +247,18 @@ def unconfirmed_remnant(group: list[Record], chosen: Record) -> bool:
     sized = any(not math.isnan(r.size_arcmin) for r in group)
     alone = not sized and all(n.startswith("SNR G") for n in names)
     return chosen.type == "supernova_remnant" and alone
+
+
+def unseen_cloud(group: list[Record], chosen: Record) -> bool:
+    """Tell whether a dark nebula is known as a remnant or a planetary only.
+
+    Stellarium says "molecular cloud" of some radio sources that were once taken for
+    one of these: nobody has seen a dark nebula there.
+    """
+    names = [n for r in group for n in strong_names(r)]
+    foreign = [n for n in names if n.startswith(("SNR G", "PK ", "PN G"))]
+    is_dark = str(chosen.type).startswith("dark") and chosen.source != "hand"
+    return is_dark and bool(foreign) and foreign == names
 
 
 def note_differences(

@@ -59,6 +59,20 @@ def test_planetaries_at_one_place_are_one():
 
 
 @pytest.mark.parametrize(
+    ("names", "left_out"),
+    [
+        (["SNR G206.5-16.4", "LBN 953"], True),
+        (["SNR G1.1-0.1", "LDN 5"], False),
+        (["LDN 5"], False),
+    ],
+)
+def test_molecular_clouds_of_other_lists_are_no_dark_nebulae(names, left_out):
+    """A radio source that Stellarium calls a cloud needs a dark nebula's number."""
+    group = [record("stellarium", names, "dark?", size=9.0)]
+    assert (build_catalogue.settle(group, []) is None) == left_out
+
+
+@pytest.mark.parametrize(
     ("kinds", "names", "chosen"),
     [
         (("emission", "reflection", "reflection"), ["NGC 1"], "reflection"),
