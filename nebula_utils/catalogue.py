@@ -133,14 +133,30 @@ def resolve(name: str) -> Nebula:
     UnknownNameError
         A CatalogueError, with up to five similar names as ``suggestions``.
     """
-    if len(name) <= MAX_NAME_LENGTH:
-        nebula = _index().get(name_key(name))
-        if nebula is not None and name_key(name):
-            return nebula
+    nebula = find(name)
+    if nebula is not None:
+        return nebula
     suggestions = suggest(name)
     shown = name_for_message(name)
     hint = f"; did you mean {', '.join(suggestions)}?" if suggestions else ""
     raise UnknownNameError(f"no nebula is called {shown}{hint}", suggestions)
+
+
+def find(name: str) -> Nebula | None:
+    """Find a nebula by any of its names, without advice where there is none.
+
+    Parameters
+    ----------
+    name : str
+        As in `resolve`, which costs more where a name is unknown.
+
+    Returns
+    -------
+    Nebula or None
+        The nebula of that name, if there is one.
+    """
+    key = name_key(name) if len(name) <= MAX_NAME_LENGTH else ""
+    return _index().get(key) if key else None
 
 
 def suggest(name: str, n: int = N_SUGGESTIONS) -> list[str]:
@@ -162,13 +178,21 @@ def suggest(name: str, n: int = N_SUGGESTIONS) -> list[str]:
     key = name_key(name)
     if not key or len(name) > MAX_NAME_LENGTH:
         return []
-    keys, scorer = list(_spellings()), fuzz.ratio
-    if canonical(name) is not None:  # numbers of the same catalogue only
-        head = key.rstrip("0123456789.+-")
+    keys = list(_spellings())
+    too_long = canonical(name.rstrip()[:-1])  # "Barnard 1500" has a digit too many
+    if canonical(name) is not None or (too_long and key[-1].isdigit()):
+        if canonical(name) is None:
+            key = f"{too_long}{key[-1]}".casefold()
+        head = key.rstrip("0123456789.+-")  # numbers of the same catalogue only
         keys = [other for other in keys if other.startswith(head)]
         scorer = Levenshtein.normalized_similarity
-    cutoff = 60 if scorer is fuzz.ratio else 0.6
-    found = process.extract(key, keys, scorer=scorer, limit=None, score_cutoff=cutoff)
+        found = process.extract(key, keys, scorer=scorer, limit=None, score_cutoff=0.6)
+    else:
+        found = process.extract(
+            key, keys, scorer=fuzz.ratio, limit=None, score_cutoff=60
+        )
+        if len(key) >= 4:  # "Thor" begins "Thor's Helmet"
+            found += [(other, 100.0, 0) for other in keys if other.startswith(key)]
     found.sort(key=lambda hit: (-hit[1], abs(_number(hit[0]) - _number(key))))
     best: dict[str, str] = {}
     for other, _, _ in found:

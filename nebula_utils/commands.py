@@ -255,11 +255,8 @@ def _format_score(name: str, score: Mapping[str, Any] | None) -> str:
 
 
 def _format_resolved(record: Mapping[str, Any]) -> str:
-    if "error" in record:
-        near = ", ".join(record.get("suggestions") or [])
-        return f"{record['query']}: {record['error']}" + (
-            f" (did you mean {near}?)" if near else ""
-        )
+    if "error" in record:  # which names the suggestions, too
+        return f"{record['query']}: {record['error']}"
     place = f"RA {record['ra_deg']}°, Dec {record['dec_deg']}°"
     size = record.get("size_arcmin")
     parts = [record["type"], place] + ([f"{size}′"] if size is not None else [])

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from nebula_utils import counterfactuals, images, quality, scientific, sources, splits
-from nebula_utils.config import cache_dir
+from nebula_utils.config import DATA, cache_dir
 from nebula_utils.files import compute_sha256, seal, unseal, write_atomic
 
 log = logging.getLogger(__name__)
@@ -152,7 +152,8 @@ def _make_key(manifest: pd.DataFrame) -> str:
     digest = hashlib.sha256(manifest.drop(columns="path").to_csv().encode())
     for module in _RULES:
         digest.update(compute_sha256(Path(str(module.__file__))).encode())
-    digest.update(compute_sha256(Path(__file__)).encode())
+    for file in (Path(__file__), DATA / "catalogue.csv"):  # groups go by its places
+        digest.update(compute_sha256(file).encode())
     with ThreadPoolExecutor(N_THREADS) as pool:
         for one in pool.map(_hash_picture, manifest["path"]):
             digest.update(one.encode())

@@ -146,7 +146,7 @@ def _resolve(name: str) -> Any | None:
     try:
         from nebula_utils import catalogue  # type: ignore[attr-defined,unused-ignore]
 
-        return catalogue.resolve(name)
+        return catalogue.find(name)
     except (CatalogueError, ImportError):
         return None
 

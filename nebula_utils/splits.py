@@ -16,6 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedKFold
 
+from nebula_utils.catalogue import find
 from nebula_utils.config import RANDOM_STATE
 from nebula_utils.errors import LeakageError
 
@@ -33,7 +34,8 @@ def make_groups(
     Joined are pictures of one nebula; of two nebulae whose positions lie nearer
     to each other than half the size of the smaller (or than `MATCH_ARCMIN`); and
     copies of each other. A small nebula somewhere inside a huge one stays on its
-    own: otherwise all of Orion were one group.
+    own: otherwise all of Orion were one group. Positions are compared twice, as the
+    manifest has them, where a picture's may be its middle, and as the catalogue does.
 
     Parameters
     ----------
@@ -50,6 +52,7 @@ def make_groups(
         Group numbers from 0, in order of first appearance.
     """
     edges = [_join_names(manifest), _join_positions(manifest)]
+    edges.append(_join_positions(_place_by_catalogue(manifest)))
     if duplicates is not None:
         edges.append(_join_copies(manifest, duplicates))
     first, second = np.concatenate(edges, axis=1)
@@ -238,6 +241,19 @@ def _join_positions(manifest: pd.DataFrame) -> np.ndarray:
         if names[i] != names[j]:
             logger.info("%s and %s are one place on the sky", names[i], names[j])
     return np.stack([rows[one[near]], rows[two[near]]])
+
+
+def _place_by_catalogue(manifest: pd.DataFrame) -> pd.DataFrame:
+    # Where the nebulae stand and how large they are, where the catalogue knows them.
+    places = manifest[["nebula", "ra_deg", "dec_deg", "size_arcmin"]].copy()
+    for name, rows in places.groupby("nebula").groups.items():
+        nebula = find(str(name))
+        if nebula is not None:
+            size = np.nan if nebula.size_arcmin is None else nebula.size_arcmin
+            places.loc[rows, ["ra_deg", "dec_deg", "size_arcmin"]] = (
+                nebula.ra_deg, nebula.dec_deg, size
+            )  # fmt: skip
+    return places
 
 
 def _join_copies(manifest: pd.DataFrame, duplicates: pd.DataFrame) -> np.ndarray:

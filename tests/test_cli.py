@@ -226,7 +226,11 @@ RECORDS = {
         "size_arcmin": None,
         "aliases": ["Cave Nebula", "Caldwell 9"],
     },
-    "M4Z": {"query": "M4Z", "error": "not in the catalogue", "suggestions": ["M 42"]},
+    "M4Z": {
+        "query": "M4Z",
+        "error": "no such name; did you mean M 42?",
+        "suggestions": ["M 42"],
+    },
 }
 
 
@@ -243,7 +247,7 @@ def test_resolve(names, status, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert len(shown.splitlines()) == len(names)
     assert ("Sh2-155: emission" in shown) == ("S155" in names)
-    assert ("did you mean M 42?" in shown) == ("M4Z" in names)
+    assert shown.count("did you mean M 42?") == names.count("M4Z")
 
 
 def test_backbone_prints_its_folder_alone(monkeypatch, capsys, tmp_path):

@@ -29,6 +29,14 @@ def test_groups_join_one_nebula_under_two_names():
     assert splits.make_groups(table).tolist() == [0, 0, 0, 1, 2]
 
 
+def test_groups_match_by_the_catalogue_where_pictures_are_off_centre():
+    """LDN 1616 is the cloud of NGC 1788, wherever the pictures' middles are."""
+    table = make_manifest(
+        [("NGC 1788", 76.44, -3.71, 73.1), ("LDN 1616", 76.75, -3.35, 20.0)]
+    )
+    assert splits.make_groups(table).tolist() == [0, 0]
+
+
 def test_groups_do_not_swallow_what_lies_in_a_huge_nebula():
     """A small nebula inside Barnard's Loop keeps its own group."""
     table = make_manifest([("Sh2-276", 84.0, -2.0, 600.0), ("B 33", 85.2, -2.5, 6.0)])
