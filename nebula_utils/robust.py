@@ -14,7 +14,7 @@ from nebula_utils.backbone import Backbone
 from nebula_utils.config import IMAGE_SIZE, OTHER, RANDOM_STATE
 from nebula_utils.dataset import Dataset
 from nebula_utils.features import ViewMaker, extract_features, extract_simulated
-from nebula_utils.training import Samples
+from nebula_utils.training import PICTURE, Samples
 
 # Random crops a picture: few where pictures are many, or nearly fill their frame. Twice
 # as many, and twice as many scenes, took twice the time and gave the same answers.
@@ -25,7 +25,7 @@ DUSTY = {"emission": 4, "cluster": 1}
 SCENES = {"varied": 125, "rich": 125, "galactic": 175}
 
 SHARES = {
-    "picture": 1.0,
+    PICTURE: 1.0,
     "everyday": 0.15,
     "dust before emission": 0.8,
     "dust before stars": 0.2,
@@ -71,7 +71,7 @@ def make_robust_samples(
 def _crop_pictures(dataset: Dataset, backbone: Backbone, size: int) -> Samples:
     rows = dataset.manifest
     n_crops = rows["label"].map(CROPS).fillna(CROPS_ELSE).to_numpy(int)
-    kinds = np.where(rows["other_kind"] == "everyday", "everyday", "picture")
+    kinds = np.where(rows["other_kind"] == "everyday", "everyday", PICTURE)
     parts = []
     for n in np.unique(n_crops):
         here = np.flatnonzero(n_crops == n)

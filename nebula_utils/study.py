@@ -115,13 +115,12 @@ RANDOMISED = Strategy(
     test=(View(), View(colour="grey")),
     balanced=True,
 )
-# Asked of the whole picture and of five crops; grey counts three times as much as
-# colour.
+# Asked of the whole picture and of five crops; grey counts six times as much as colour.
 ROBUST = Strategy(
     "robust",
     test=tuple(
         View(crop=crop, colour=colour)
-        for colour in ("as_is", "grey", "grey", "grey")
+        for colour in ("as_is", *["grey"] * 6)
         for crop in ("whole", *CROPS)
     ),
     balanced=True,
@@ -141,7 +140,7 @@ ABLATION = (
     replace(ROBUST, name="robust without dust", makes="crops"),
     replace(ROBUST, name="robust without the colour term", colour=0.0),
     replace(ROBUST, name="robust, last layer only", deep=False),
-    replace(ROBUST, name="robust, one view", test=(View(), *_GREY, *_GREY, *_GREY)),
+    replace(ROBUST, name="robust, one view", test=(View(), *_GREY * 6)),
     replace(ROBUST, name="robust, asked in grey only", test=ROBUST.test[-6:]),
 )
 

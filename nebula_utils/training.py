@@ -28,6 +28,7 @@ ORIGINAL_STEPS = 4000
 ORIGINAL_LEARNING_RATE = 0.01
 ORIGINAL_BATCH_SIZE = 100
 STEPS_A_POINT = 100  # of the learning curves
+PICTURE = "picture"  # the kind of samples that are crops of a class's own pictures
 
 
 class Samples(NamedTuple):

@@ -8,6 +8,7 @@ from nebula_utils import study
 from nebula_utils.calibration import compute_threshold, score_coverage
 from nebula_utils.dataset import make_dataset
 from nebula_utils.discriminant import (
+    average_nebulae,
     compute_moments,
     fit_folds,
     fit_moments,
@@ -20,7 +21,7 @@ from nebula_utils.heads import Head
 from nebula_utils.robust import CROPS_ELSE, make_robust_samples
 from nebula_utils.splits import check_leakage
 from nebula_utils.study import Strategy
-from nebula_utils.training import Samples
+from nebula_utils.training import Samples, compute_sample_weight
 
 SMALL = (View(64),)
 
@@ -205,6 +206,31 @@ def test_sums_without_a_fold_equal_a_fit_without_it():
     rest = samples.without(samples.groups[folds[0]])
     expected = fit_all(rest, ("a", "b"))
     np.testing.assert_allclose(fits[0].head.coef, expected.coef, rtol=1e-2, atol=1e-3)
+
+
+def test_thin_classes_are_not_put_at_a_disadvantage():
+    """Of 10 nebulae against 100, fresh ones are missed far less often."""
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], [100, 10])
+    centres = np.zeros((2, 30))
+    centres[1, 0] = 3
+    samples = make_samples(centres[y] + rng.normal(0, 1, (110, 30)), y)
+    column, classes = number_columns(samples)
+    weight = compute_sample_weight(samples, balanced=True)
+    moments = compute_moments(samples, column, weight, 2)
+    nebulae = average_nebulae(samples, column, weight, ("many", "few"))
+    fresh = centres[np.repeat([0, 1], 500)] + rng.normal(0, 1, (1000, 30))
+
+    def find_recall(head: Head) -> np.ndarray:
+        right = head.predict_proba(fresh).argmax(1) == np.repeat([0, 1], 500)
+        return right.reshape(2, 500).mean(1)
+
+    many, few = find_recall(fit_moments(moments, classes, ("many", "few")))
+    names = ("many", "few")
+    fair = find_recall(fit_moments(moments, classes, names, nebulae=nebulae))
+    assert many - few > 0.2
+    assert abs(fair[0] - fair[1]) < 0.6 * (many - few)
+    assert fair.mean() > (many + few) / 2
 
 
 def make_predictions(n: int, sharpness: float) -> Predictions:
