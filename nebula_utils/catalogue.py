@@ -114,6 +114,40 @@ def read_catalogue(path: Path | None = None) -> "pd.DataFrame":
     return table
 
 
+def read_conflicts(path: Path | None = None) -> "pd.DataFrame":
+    """Read the list of what the sources of the catalogue disagree on.
+
+    Parameters
+    ----------
+    path : Path, optional
+        A table like data/catalogue_conflicts.csv, which is the default.
+
+    Returns
+    -------
+    DataFrame
+        One row a disagreement: ``name``, ``field`` (type, position or size), the
+        ``chosen`` value and the ``rejected`` one with their sources, ``difference``.
+
+    Raises
+    ------
+    CatalogueError
+        If the file is missing or no such table.
+    """
+    import pandas as pd
+
+    path = path or config.DATA / "catalogue_conflicts.csv"
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except FileNotFoundError as error:
+        raise CatalogueError(f"{path} is missing: check it out again") from error
+    except (ValueError, OSError) as error:
+        raise CatalogueError(f"{path} can't be read as conflicts: {error}") from error
+    missing = {"name", "field", "chosen", "rejected"} - set(table.columns)
+    if missing:
+        raise CatalogueError(f"{path} lacks the columns {sorted(missing)}")
+    return table
+
+
 def resolve(name: str) -> Nebula:
     """Find a nebula by any of its names.
 

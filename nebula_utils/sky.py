@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from nebula_utils.config import NEBULA_TYPES
+from nebula_utils.config import NEBULA_TYPES, OTHER
 from nebula_utils.style import CLASS_LABELS, CLASS_STYLE
 
+_GLOWING = ("emission", "reflection")  # what dusty H II regions are, both at once
 _NEAR_PLANE = 10  # deg of galactic latitude: "near the Milky Way's plane"
 
 
@@ -170,6 +171,53 @@ def plot_coverage(
     title = f"{shown.sum():,} of {len(catalogue):,} nebulae have an image"
     ax.set_title(title, fontsize=11)
     ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def plot_conflicts(conflicts: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw which types the sources of the catalogue take for which others.
+
+    Parameters
+    ----------
+    conflicts : DataFrame
+        As ``catalogue.read_conflicts`` gives them; only those on types are drawn.
+    ax : Axes, optional
+        Where to draw; made if absent.
+
+    Returns
+    -------
+    Axes
+        A row for each type in the catalogue, a column for each that a source says
+        instead, with the number of disagreements; a source's guess counts as the type.
+    """
+    ax = _make_axes(ax, (8, 3.8))
+    types = conflicts[conflicts["field"] == "type"]
+    said = types["rejected"].str.rstrip("?")
+    counts = pd.crosstab(types["chosen"].str.rstrip("?"), said)
+    order = [*NEBULA_TYPES, OTHER]
+    counts = counts.reindex(
+        index=[kind for kind in order if kind in counts.index],
+        columns=[kind for kind in order if kind in counts.columns],
+    )
+    most = counts.max(axis=None)
+    ax.imshow(np.sqrt(counts), cmap="Greys", vmin=0, vmax=most**0.5, aspect="auto")
+    for (row, column), number in np.ndenumerate(counts.to_numpy()):
+        if number:
+            ink = "white" if number > most / 4 else "black"
+            ax.text(column, row, str(number), ha="center", va="center", color=ink)
+    wrapped = [label.replace(" ", "\n", 1) for label in _labels(list(counts.columns))]
+    ax.set_xticks(range(counts.shape[1]), wrapped)
+    ax.set_yticks(range(counts.shape[0]), _labels(list(counts.index)))
+    ax.tick_params(length=0, axis="both")
+    ax.set_xlabel("what another source says")
+    ax.set_ylabel("type in the catalogue")
+    ax.spines[:].set_visible(False)
+    mixed = types["chosen"].str.rstrip("?").isin(_GLOWING) & said.isin(_GLOWING)
+    ax.set_title(
+        f"{len(types)} disagreements on a type, {mixed.sum()} of them between "
+        "emission and reflection",
+        fontsize=11,
+    )
     return ax
 
 

@@ -102,9 +102,18 @@ def test_protoplanetaries_and_corrections_cite_their_source():
 
 def test_conflicts_are_of_rows_in_the_catalogue(table):
     """The list of conflicts speaks of nebulae that are there."""
-    conflicts = pd.read_csv(config.DATA / "catalogue_conflicts.csv")
+    conflicts = catalogue.read_conflicts()
     assert set(conflicts["name"]) <= set(table["name"])
     assert set(conflicts["field"]) == {"type", "position", "size"}
+
+
+@pytest.mark.parametrize("content", [None, "", "name\nM 1\n"])
+def test_read_conflicts_refuses_other_files(tmp_path, content):
+    """A missing file, an empty one or another table is refused."""
+    if content is not None:
+        (tmp_path / "c.csv").write_text(content)
+    with pytest.raises(CatalogueError, match=r"c\.csv"):
+        catalogue.read_conflicts(tmp_path / "c.csv")
 
 
 def test_constellations_are_the_usual_abbreviations(table):

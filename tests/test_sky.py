@@ -80,6 +80,20 @@ def test_coverage_counts_nebulae_not_images(table):
     assert "1 of 2" in [text.get_text() for text in ax.texts]
 
 
+def test_conflicts_are_counted_by_type():
+    """Guesses count as types, disputed sizes do not; the sum is in the title."""
+    rows = [
+        ("type", "emission", "reflection"),
+        ("type", "reflection", "emission?"),
+        ("type", "emission", "other"),
+        ("size", "5", "20"),
+    ]
+    conflicts = pd.DataFrame(rows, columns=["field", "chosen", "rejected"])
+    ax = sky.plot_conflicts(conflicts)
+    assert ax.get_title().startswith("3 disagreements on a type, 2 of them")
+    assert [text.get_text() for text in ax.texts] == ["1"] * 3
+
+
 def test_figures_are_drawn_where_asked(table):
     """A given Axes is used and returned."""
     _, ax = plt.subplots()
