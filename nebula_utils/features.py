@@ -459,7 +459,7 @@ def list_pictures(source: Path) -> list[Path | str]:
         return sorted(
             file
             for file in source.rglob("*")
-            if file.is_file()
+            if (file.is_file() or _leads_nowhere(file))
             and file.suffix.lower() in PICTURE_SUFFIXES
             and not any(part.startswith(hidden) for part in file.parts[-2:])
         )
@@ -504,6 +504,11 @@ def embed_views(
                 stack = np.repeat(stack, 2, axis=0)
             X[rows] = backbone.embed(stack)[: len(rows)]
     return X.reshape(len(batch), n_views, backbone.n_features)
+
+
+def _leads_nowhere(file: Path) -> bool:
+    """Tell whether this is a link to a file that is not there: to be listed, too."""
+    return file.is_symlink() and not file.exists()
 
 
 def _hash_files(

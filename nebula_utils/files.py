@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nebula_utils.config import cache_dir
 from nebula_utils.errors import CacheError
 
 # What NumPy, zipfile and json raise on bytes that are no longer what was written; a
@@ -69,7 +70,7 @@ def write_atomic(path: Path) -> Iterator[Path]:
         os.chmod(temporary, 0o666 & ~_UMASK)
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if is_write_error(error):
             raise CacheError(explain_write_error(error, path)) from error
         raise
     finally:
@@ -113,13 +114,22 @@ def unseal(content: Any) -> dict[str, Any]:
     return found
 
 
+def is_write_error(error: BaseException) -> bool:
+    """Tell whether an error says that the disk is full or the folder only read."""
+    known = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+    return isinstance(error, OSError) and error.errno in known
+
+
 def explain_write_error(error: OSError, path: Path) -> str:
     """Say why a file can't be written, and what to do about it."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         advice = "the disk is full: free some space"
     else:
         advice = f"{error.strerror}: make the folder writable"
-    return f"can't write {path} ({advice}, or set NEBULA_CACHE to another folder)"
+    way_out = "choose another folder"
+    if path.is_relative_to(cache_dir()):
+        way_out = "set NEBULA_CACHE to another folder"
+    return f"can't write {path} ({advice}, or {way_out})"
 
 
 def _hash_json(content: Mapping[str, Any]) -> str:

@@ -17,7 +17,13 @@ import numpy as np
 
 from nebula_utils.config import cache_dir
 from nebula_utils.errors import CacheError, SourceError
-from nebula_utils.files import compute_sha256, seal, unseal, write_atomic
+from nebula_utils.files import (
+    compute_sha256,
+    explain_write_error,
+    seal,
+    unseal,
+    write_atomic,
+)
 
 # What is asked for only once: the picture is there, or the sky is empty there.
 FINAL = ("ok", "blank", "off_survey")
@@ -85,25 +91,24 @@ def lock_folder(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        stream = open(folder / ".lock", "a+", encoding="utf-8")
+        stream = open(folder / ".lock", "a+b", buffering=0)
     except OSError as error:
-        raise CacheError(
-            f"can't write {folder} ({error.strerror}): make it writable, or set "
-            "NEBULA_CACHE to another folder"
-        ) from error
+        raise CacheError(explain_write_error(error, folder)) from error
     with stream:
         try:
             _lock(stream.fileno())
         except OSError as error:
             stream.seek(0)
-            holder = stream.read().strip() or "unknown"
+            holder = stream.read().decode().strip() or "unknown"
             raise SourceError(
                 f"another run (process {holder}) fetches into {folder}: wait until it "
                 "ends, or set NEBULA_CACHE to another folder"
             ) from error
-        stream.truncate(0)
-        stream.write(str(os.getpid()))
-        stream.flush()
+        try:
+            stream.truncate(0)
+            stream.write(str(os.getpid()).encode())
+        except OSError as error:
+            raise CacheError(explain_write_error(error, folder)) from error
         yield
 
 
@@ -188,10 +193,7 @@ class Store:
             try:
                 self._append_bytes(line.encode())
             except OSError as error:
-                raise CacheError(
-                    f"can't write {self.manifest} ({error.strerror}): free some space, "
-                    "or set NEBULA_CACHE to another folder"
-                ) from error
+                raise CacheError(explain_write_error(error, self.manifest)) from error
             self.records[record["image_id"]] = record
 
     def _append_bytes(self, line: bytes) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from nebula_utils import config
 from nebula_utils.errors import PipelineError
-from nebula_utils.files import write_atomic
+from nebula_utils.files import is_write_error, write_atomic
 from nebula_utils.parameters import assign_parameters, read_parameters
 from nebula_utils.record import Record, hash_common_inputs, hash_inputs
 
@@ -250,6 +250,8 @@ def _execute(step: Step, executed: Path) -> None:
             )
         except Exception as error:  # a dead kernel has no common class
             failure = error
+            if is_write_error(error):
+                raise
             if temporary.stat().st_size == 0:  # keep the copy of an earlier run
                 raise PipelineError(f"{step.name} can't be run: {error}") from error
     if isinstance(failure, PapermillExecutionError):
