@@ -10,15 +10,18 @@ import pytest
 from nebula_utils import backbone
 from nebula_utils.backbone import (
     DEFAULT_BACKBONE,
+    FAST_BACKBONE,
     MOBILENETS,
     fetch_frozen_graph,
     load_backbone,
     resolve_backbone,
 )
 from nebula_utils.errors import BackboneError
+from nebula_utils.export import export_lite
 from nebula_utils.features import Recipe, View
 from nebula_utils.images import read_image
 from nebula_utils.quiet import import_tensorflow
+from nebula_utils.runtime import LiteBackbone
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,22 @@ def run_frozen_graph(images):
                     for x in images
                 ]
             )[:, 0, 0]
+
+
+@pytest.mark.slow
+def test_bfloat16_is_close_and_kept_apart(real, textures, tmp_path):
+    """The fast option sees nearly the same; LiteRT gets the network in float32."""
+    fast = load_backbone(FAST_BACKBONE)
+    assert fast.sha256 != real.sha256 and fast.n_features == real.n_features
+    files = sorted(textures.glob("m*.png"))[:8]
+    images = np.stack([Recipe().make_views(read_image(file))[0] for file in files])
+    expected, found = real.embed(images), fast.embed(images)
+    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)
+    cosine = (expected * found).sum(1) / norms
+    assert 0.97 < cosine.min() < 1
+    export_lite(fast, tmp_path / "fast.tflite")
+    lite = LiteBackbone(tmp_path / "fast.tflite", fast.sha256, fast.n_features)
+    np.testing.assert_allclose(lite.embed(images), expected, atol=1e-3)
 
 
 @pytest.mark.slow
