@@ -14,7 +14,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from nebula_utils.config import NEBULA_TYPES
+from nebula_utils.config import CLASS_NAMES, NEBULA_TYPES
 from nebula_utils.errors import SourceError
 
 FOV_FACTOR = 2.5  # side of a cutout / size of the nebula
@@ -272,3 +272,27 @@ def make_cutouts(
     if twice:
         raise SourceError(f"two targets have one name: {', '.join(twice)}")
     return [Cutout(target, survey, size_px) for target in targets for survey in surveys]
+
+
+def tabulate_plan(cutouts: Iterable[Cutout]) -> pd.DataFrame:
+    """Count the planned cutouts of each class in each survey.
+
+    Parameters
+    ----------
+    cutouts : iterable of Cutout
+        The plan; what lies outside a survey's footprint is not counted.
+
+    Returns
+    -------
+    DataFrame of int
+        A row a class in the order of `config.CLASS_NAMES`, a column a survey. Were
+        all footprints the whole sky, the columns would be equal.
+    """
+    inside = [cutout for cutout in cutouts if not cutout.is_outside]
+    labels = pd.Series([cutout.target.label for cutout in inside], name="label")
+    surveys = pd.Series([cutout.survey.slug for cutout in inside], name="survey")
+    table = pd.crosstab(labels, surveys)
+    rows = [name for name in CLASS_NAMES if name in table.index]
+    table = table.loc[rows, [slug for slug in SURVEYS if slug in table.columns]]
+    table.columns.name = None
+    return table

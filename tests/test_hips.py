@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from hips_server import HipsServer, make_picture
 
-from nebula_utils import hips, hips_store
+from nebula_utils import hips, hips_plan, hips_store
 from nebula_utils.config import NEBULA_TYPES
 from nebula_utils.errors import CacheError, SourceError
 from nebula_utils.hips_client import HipsClient, Patience, parse_retry_after
@@ -106,6 +106,18 @@ def test_every_nebula_is_planned_in_every_survey():
     )
     assert table.shape == (6, 7)
     assert (table == 4).all(axis=None)
+
+
+def test_plan_is_counted_where_the_surveys_have_pixels():
+    """All types stand in all surveys alike; PanSTARRS lacks the southern ones."""
+    north = make_catalogue(12).assign(dec_deg=40.0)
+    surveys = ["PanSTARRS-g", "DSS2-color"]
+    table = hips_plan.tabulate_plan(hips.make_plan(north, surveys, star_fields=0))
+    assert list(table.columns) == ["DSS2-color", "PanSTARRS-g"]
+    assert (table.loc[list(NEBULA_TYPES)] == 2).all(axis=None)
+    south = north.assign(dec_deg=-60.0)
+    south = hips_plan.tabulate_plan(hips.make_plan(south, surveys, star_fields=0))
+    assert south.loc["dark"].get("PanSTARRS-g", 0) == 0
 
 
 def test_second_run_asks_for_nothing(server, tmp_path):
