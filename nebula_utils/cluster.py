@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from nebula_utils.backbone import load_backbone
 from nebula_utils.config import DEFAULT_BACKBONE
 from nebula_utils.errors import BackboneError, ClusterError, NebulaError, SourceError
 from nebula_utils.features import FORWARD_BATCH, Recipe, list_pictures
@@ -29,6 +28,7 @@ from nebula_utils.parts import (
     make_tasks,
     merge_parts,
 )
+from nebula_utils.runtime import load_extractor
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def extract_on_cluster(
     batch_size: int = FORWARD_BATCH,
     part_size: int = PART_SIZE,
     out: Path | None = None,
-    load: Loader = load_backbone,
+    load: Loader = load_extractor,
 ) -> list[tuple[str, str]]:
     """Embed pictures on a Dask cluster, into parts and then into one file.
 
@@ -81,7 +81,7 @@ def extract_on_cluster(
     parts : str
         Folder or address that all workers see and can write.
     backbone : str
-        As for `backbone.load_backbone`; each worker loads it once.
+        As for `runtime.load_extractor`; each worker loads it once.
     scheduler : str
         ``"local"`` for worker processes on this machine, or an address such as
         ``tcp://10.0.0.1:8786``.

@@ -8,20 +8,14 @@ import numpy as np
 import pandas as pd
 
 from nebula_utils import images
-from nebula_utils.backbone import (
-    DEFAULT_BACKBONE,
-    FAST_BACKBONE,
-    Backbone,
-    load_backbone,
-)
+from nebula_utils.backbone import Backbone
 from nebula_utils.classifier import FORMAT_VERSION
 from nebula_utils.config import DATA
 from nebula_utils.dataset import Dataset
-from nebula_utils.errors import BackboneError
 from nebula_utils.features import Recipe, View
 from nebula_utils.files import compute_sha256, seal, write_atomic
 from nebula_utils.heads import Head
-from nebula_utils.quiet import import_tensorflow, silence_stderr
+from nebula_utils.runtime import export_lite
 from nebula_utils.study import INSIDE
 
 THUMBNAIL_SIDE = 96  # px
@@ -102,50 +96,6 @@ def export_classifier(
     }
     text = json.dumps(seal(content), indent=1, sort_keys=True, ensure_ascii=False)
     _write_text(folder / "model.json", text + "\n")
-
-
-def export_lite(backbone: Backbone, path: Path) -> None:
-    """Convert a backbone for LiteRT.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        Loaded through TensorFlow Hub.
-    path : Path
-        The ``.tflite`` file; it gives the feature map if the backbone has one, and the
-        embedding where that is more than the map's mean. Weights stay float32, so
-        answers agree to about 1e-5; LiteRT has no bfloat16 convolutions, so the same
-        network in float32 stands in for `backbone.FAST_BACKBONE`.
-
-    Raises
-    ------
-    BackboneError
-        If TensorFlow can't convert it.
-    """
-    tf = import_tensorflow()
-    if backbone.name == FAST_BACKBONE:
-        exact = load_backbone(DEFAULT_BACKBONE)
-        backbone = exact.deepen() if backbone.function == "layers" else exact
-    module = backbone.module
-    if backbone.function == "layers":
-        function = module.layers_and_map
-    else:
-        function = module.feature_map if backbone.has_feature_map else module.__call__
-    pictures = tf.TensorSpec([None, None, None, 3], tf.float32)
-    with silence_stderr():
-        try:
-            concrete = function.get_concrete_function(pictures)
-            converter = tf.lite.TFLiteConverter.from_concrete_functions(
-                [concrete], module
-            )
-            content = converter.convert()
-        except Exception as error:  # the converter raises what it likes
-            raise BackboneError(
-                f"{backbone.name} can't be converted for LiteRT: "
-                f"{str(error).splitlines()[0]}"
-            ) from error
-    with write_atomic(path) as temporary:
-        temporary.write_bytes(content)
 
 
 def is_free(licence: str) -> bool:

@@ -24,10 +24,10 @@ import numpy as np
 from tqdm import tqdm
 
 from nebula_utils import counterfactuals, images
-from nebula_utils.backbone import Backbone, load_backbone
 from nebula_utils.config import DEFAULT_BACKBONE, IMAGE_SIZE, cache_dir
 from nebula_utils.errors import ImageError, SourceError
 from nebula_utils.files import DAMAGED, compute_sha256, write_atomic
+from nebula_utils.runtime import load_extractor
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,10 @@ class Extractor(Protocol):
     @property
     def n_features(self) -> int:
         """Length of one embedding."""
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of the network; part of every feature cache's key."""
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Embed a batch; see `backbone.Backbone.embed`."""
@@ -242,7 +246,7 @@ class Features(NamedTuple):
 
 def extract_features(
     paths: Sequence[Path | str],
-    backbone: Backbone,
+    backbone: Extractor,
     maker: ViewMaker = Recipe(),  # noqa: B008 - frozen, so safe as a default
     use_cache: bool = True,
     batch_size: int = FORWARD_BATCH,
@@ -253,7 +257,7 @@ def extract_features(
     ----------
     paths : sequence of Path or str
         Image files.
-    backbone : Backbone
+    backbone : Extractor
         Loaded feature extractor; its weights are not changed.
     maker : Recipe or a maker of `augment`
         Which views to embed.
@@ -293,7 +297,7 @@ def extract_features(
 
 
 def extract_simulated(
-    seeds: Sequence[int], backbone: Backbone, maker: SceneMaker, use_cache: bool = True
+    seeds: Sequence[int], backbone: Extractor, maker: SceneMaker, use_cache: bool = True
 ) -> np.ndarray:
     """Embed simulated scenes, or read what was embedded before.
 
@@ -301,7 +305,7 @@ def extract_simulated(
     ----------
     seeds : sequence of int
         One a scene.
-    backbone : Backbone
+    backbone : Extractor
         Loaded feature extractor.
     maker : augment.SimulatedScenes
         Which scenes.
@@ -339,7 +343,7 @@ def extract_to_npz(
         The ``.npz`` to write: ``features`` float32 (n, d), ``path`` (n,), ``backbone``
         and ``preprocessing``.
     backbone : str
-        As for `backbone.load_backbone`.
+        As for `runtime.load_extractor`.
     batch_size : int
         Views in one forward pass; changes memory and time, not the result.
 
@@ -355,7 +359,7 @@ def extract_to_npz(
     """
     paths = list_pictures(source)
     recipe = Recipe()
-    loaded = load_backbone(backbone)
+    loaded = load_extractor(backbone)
     found = extract_features(paths, loaded, recipe, batch_size=batch_size)
     failed = [(str(paths[i]), reason) for i, reason in sorted(found.failed.items())]
     if not len(found.kept):
@@ -377,7 +381,7 @@ class FeatureCache:
 
     Parameters
     ----------
-    backbone : Backbone
+    backbone : Extractor
         Its fingerprint is part of the folder's name.
     maker : Recipe or a maker of `augment`
         Its key is part of the folder's name.
@@ -389,7 +393,7 @@ class FeatureCache:
     and a picture that stands in two has the same embedding in both.
     """
 
-    def __init__(self, backbone: Backbone, maker: ViewMaker | SceneMaker) -> None:
+    def __init__(self, backbone: Extractor, maker: ViewMaker | SceneMaker) -> None:
         name = hashlib.sha256(f"{backbone.sha256} {maker.key}".encode()).hexdigest()
         self.folder = cache_dir() / "features" / name[:20]
         self.shape = (maker.n_views, backbone.n_features)
@@ -548,7 +552,7 @@ def _embed_cached(
     jobs: Mapping[str, Job],
     rows: Mapping[str, list[int]],
     X: np.ndarray,
-    backbone: Backbone,
+    backbone: Extractor,
     maker: ViewMaker | SceneMaker,
     use_cache: bool,
     batch_size: int,
@@ -577,7 +581,7 @@ def _embed_cached(
 
 
 def _embed_jobs(
-    jobs: Mapping[str, Job], backbone: Backbone, a_batch: int
+    jobs: Mapping[str, Job], backbone: Extractor, a_batch: int
 ) -> Iterator[tuple[str, np.ndarray | str]]:
     """Yield (key, embedding or reason) of each job, making views ahead in threads."""
     if not jobs:
@@ -606,7 +610,7 @@ def _embed_jobs(
 
 
 def _embed_ready(
-    ready: list[tuple[str, list[np.ndarray]]], backbone: Backbone
+    ready: list[tuple[str, list[np.ndarray]]], backbone: Extractor
 ) -> Iterator[tuple[str, np.ndarray]]:
     X = embed_views([views for _, views in ready], backbone)
     yield from zip([key for key, _ in ready], X, strict=True)

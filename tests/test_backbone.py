@@ -17,11 +17,10 @@ from nebula_utils.backbone import (
     resolve_backbone,
 )
 from nebula_utils.errors import BackboneError
-from nebula_utils.export import export_lite
 from nebula_utils.features import Recipe, View
 from nebula_utils.images import read_image
 from nebula_utils.quiet import import_tensorflow
-from nebula_utils.runtime import LiteBackbone
+from nebula_utils.runtime import LiteBackbone, export_lite
 
 
 @pytest.fixture(scope="module")

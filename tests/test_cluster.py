@@ -59,7 +59,7 @@ def running():
 @pytest.fixture
 def expected(folder, tmp_path, tmp_cache, monkeypatch):
     """Give the file that one machine writes, and what it leaves out."""
-    monkeypatch.setattr(features, "load_backbone", cluster_backbone.load)
+    monkeypatch.setattr(features, "load_extractor", cluster_backbone.load)
     out = tmp_path / "expected.npz"
     return out, features.extract_to_npz(folder, out, "fake")
 
@@ -258,7 +258,7 @@ def test_the_real_network_gives_the_same_bits(textures, tmp_path):
     """Though a worker's TensorFlow has other numbers of threads."""
     pictures = sorted(textures.glob("m4*.png"))[:5]
     found = features.extract_features(
-        pictures, features.load_backbone(), use_cache=False
+        pictures, features.load_extractor(), use_cache=False
     )
     out = tmp_path / "found.npz"
     cluster.extract_on_cluster(pictures, str(tmp_path / "parts"), n_workers=2, out=out)

@@ -40,7 +40,7 @@ def backbone():
 @pytest.mark.parametrize("size", [224, 160])
 def test_litert_agrees_with_tensorflow(backbone, tmp_path: Path, size: int) -> None:
     """Embeddings differ by less than 1e-3, feature maps too, at two sizes."""
-    from nebula_utils.export import export_lite
+    from nebula_utils.runtime import export_lite
 
     path = tmp_path / "backbone.tflite"
     export_lite(backbone, path)
