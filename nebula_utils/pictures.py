@@ -138,7 +138,7 @@ def plot_gallery(
     _, axes = plt.subplots(
         n_rows,
         columns,
-        figsize=(1.6 * columns, 2.25 * n_rows),
+        figsize=(1.6 * columns, 2.45 * n_rows),
         layout="constrained",
         squeeze=False,
         dpi=DPI,
@@ -440,7 +440,8 @@ def _draw_answer(
 
 def _write_credit(ax: Axes, row: Mapping[str, Any]) -> None:
     credit = textwrap.shorten(row["credit"], 110, placeholder="…")
-    text = "\n".join([*textwrap.wrap(credit, 26), row["licence"]])
+    lines = [*textwrap.wrap(credit, 26), *textwrap.wrap(row["licence"], 26)]
+    text = "\n".join(lines)
     if ax.axison:  # an answer stands beneath, so the credit goes to the side
         ax.set_ylabel(f"{row['nebula']}\n{text}", fontsize=6)
     else:

@@ -128,6 +128,13 @@ def test_gallery_writes_the_credit_beneath(manifest):
     assert manifest["nebula"].iloc[0] in axes[0, 0].get_title()
 
 
+def test_long_licences_are_wrapped(manifest):
+    """One wordy licence does not push the gallery's columns apart."""
+    wordy = manifest.head(1).assign(licence="public domain or CC0 (see the README.txt)")
+    text = pictures.plot_gallery(wordy)[0, 0].texts[0].get_text()
+    assert max(map(len, text.splitlines())) <= 26
+
+
 def test_unfree_pictures_are_refused(manifest):
     """No figure shows a picture whose licence doesn't allow it."""
     unfree = manifest.head(1).assign(licence="GPL-2.0-or-later (package)")
