@@ -1,6 +1,9 @@
-"""A whole classifier but for its network, which is a small matrix: no TensorFlow."""
+"""A whole classifier but for its network, which is a small matrix."""
+
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from nebula_utils.classifier import Classifier
 from nebula_utils.config import CLASS_NAMES
@@ -47,3 +50,36 @@ def make_classifier() -> Classifier:
     }
     views = (View(32), View(32, colour="grey"))
     return Classifier(head, MapBackbone(), views, STRIP, 0.2, examples=examples)
+
+
+def export_tiny(folder: Path, manifest: pd.DataFrame) -> None:
+    """Export a classifier whose network has one convolution, for LiteRT and all."""
+    from nebula_utils.backbone import Backbone
+    from nebula_utils.dataset import make_dataset
+    from nebula_utils.export import export_classifier
+    from nebula_utils.quiet import import_tensorflow
+
+    tf = import_tensorflow()
+
+    class Tiny(tf.Module):
+        def __init__(self) -> None:
+            self.kernel = tf.random.stateless_normal([4, 4, 3, 8], [1, 2])
+
+        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3])])
+        def feature_map(self, images):
+            return tf.nn.conv2d(images, self.kernel, 4, "SAME")
+
+    module = Tiny()
+    rows = manifest.assign(group=manifest["nebula"], palette="red")
+    classifier = make_classifier()
+    export_classifier(
+        folder,
+        classifier.head,
+        Backbone("tiny", folder, "0" * 64, 8, module),
+        classifier.views,
+        STRIP,
+        0.2,
+        make_dataset(rows, min_nebulae=1),
+        np.random.default_rng(1).random((len(rows), 8), dtype=np.float32),
+        {},
+    )

@@ -1,11 +1,5 @@
 """Embeddings: one decode, views as asked, and a cache that is never wrong."""
 
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-
 import numpy as np
 import pytest
 
@@ -133,42 +127,6 @@ def test_random_colours_depend_on_picture_and_copy_only():
     first, again = recipe.make_views(image, 5), recipe.make_views(image, 5)
     assert np.array_equal(first, again)
     assert not np.array_equal(first[0], first[1])
-
-
-def test_killed_extraction_continues_with_equal_results(
-    manifest, fake_backbone, tmp_cache, tmp_path
-):
-    """Kill -9 in the middle leaves whole parts; the next run equals an undisturbed."""
-    script = tmp_path / "extract.py"
-    script.write_text(
-        textwrap.dedent("""
-        import sys, time
-        sys.path[:0] = [sys.argv[1]]
-        from conftest import FakeBackbone
-        from nebula_utils import features
-        from nebula_utils.features import Recipe, View, extract_features
-        features.IMAGES_A_PART = 4
-        class Slow(FakeBackbone):
-            def embed(self, images):
-                time.sleep(0.02); print(".", flush=True)
-                return super().embed(images)
-        recipe = Recipe((View(64), View(64, "centre", "grey")))
-        extract_features(sys.argv[2:], Slow(), recipe)
-        """)
-    )
-    paths = list(manifest["path"])
-    command = [sys.executable, str(script), os.path.dirname(__file__), *paths]
-    folder = FeatureCache(fake_backbone, TWO_VIEWS).folder
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
-    for _ in range(2):
-        process.stdout.readline()
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    resumed = extract_features(paths, fake_backbone, TWO_VIEWS)
-    undisturbed = extract_features(paths, fake_backbone, TWO_VIEWS, use_cache=False)
-    assert np.array_equal(resumed.X, undisturbed.X)
-    assert folder.is_dir()
 
 
 def test_full_disk_is_explained(manifest, backbone, tmp_cache, monkeypatch):

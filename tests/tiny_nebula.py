@@ -1,0 +1,38 @@
+"""The command `nebula` with a small network and small notebooks, else as it is.
+
+``python tests/tiny_nebula.py WORD …`` takes the words of `nebula`. ``TINY_NOTEBOOKS``
+names the folder of notebooks.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from conftest import FakeBackbone
+
+from nebula_utils import cli, config, features
+
+IMAGES_A_PART = 4
+
+
+class SlowBackbone(FakeBackbone):
+    """Take as long for a picture as a real network does."""
+
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        """Wait a little, then embed."""
+        time.sleep(0.01 * len(images))
+        return super().embed(images)
+
+
+def main() -> int:
+    """Do what the command line says."""
+    features.load_extractor = lambda name: SlowBackbone()
+    features.IMAGES_A_PART = IMAGES_A_PART
+    config.NOTEBOOKS = Path(os.environ["TINY_NOTEBOOKS"])
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
