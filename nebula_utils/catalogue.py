@@ -225,8 +225,9 @@ def suggest(name: str, n: int = N_SUGGESTIONS) -> list[str]:
         found = process.extract(
             key, keys, scorer=fuzz.ratio, limit=None, score_cutoff=60
         )
-        if len(key) >= 4:  # "Thor" begins "Thor's Helmet"
-            found += [(other, 100.0, 0) for other in keys if other.startswith(key)]
+        if len(key) >= 4:  # "Thor" begins "Thor's Helmet"; the shortest names first
+            begun = [other for other in keys if other.startswith(key)]
+            found += [(other, 100 - len(other) / 100, 0) for other in begun]
     found.sort(key=lambda hit: (-hit[1], abs(_number(hit[0]) - _number(key))))
     best: dict[str, str] = {}
     for other, _, _ in found:

@@ -206,6 +206,11 @@ def test_nonsense_is_refused(query):
     assert str(caught.value).isprintable()
 
 
+def test_suggestions_are_spelt_as_the_name_that_was_meant():
+    """Of a nebula's names that begin as the query does, the shortest is offered."""
+    assert catalogue.suggest("Rosett")[0] == "Rosette Nebula"
+
+
 def test_suggest_names_each_nebula_once():
     """The Crab is not offered under four of its names."""
     names = [catalogue.resolve(name).name for name in catalogue.suggest("M 1x")]
