@@ -4,7 +4,7 @@ import hashlib
 import logging
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -282,14 +282,17 @@ def score_external(
     asked = tuple(name for name in names if classes is None or name in classes)
     photos = load_dataset("photos", photos_dir, asked, 1, use_flags=use_flags)
     photos = Dataset(photos.manifest, asked, photos.left_out, photos.held_out)
-    seen = np.isin(answers.dataset.manifest["nebula"], photos.manifest["nebula"])
+    known = answers.dataset.manifest
+    groups = splits.make_groups(pd.concat([known, photos.manifest], ignore_index=True))
+    seen = np.isin(groups[: len(known)], groups[len(known) :])
     rows = np.flatnonzero(~seen)
     head = study.fit_strategy(
         answers.dataset, answers.embeddings, answers.strategy, rows
     ).head
     columns = [names.index(name) for name in asked]
     y_proba = {}
-    for name, X in _embed_questions(photos, backbone, answers.strategy).items():
+    asking = study.embed_questions(photos, backbone, answers.strategy, ("grey",))
+    for name, X in asking.items():
         found = head.predict_proba(X)[:, columns]
         y_proba[name] = (found / found.sum(1, keepdims=True))[None]
     return Answers(photos, answers.strategy, answers.embeddings, y_proba).score()
@@ -321,14 +324,6 @@ def score_outside(
         for name, given in asked.items()
     }
     return {name: s if all(s.values()) else None for name, s in found.items()}
-
-
-def _embed_questions(
-    dataset: Dataset, backbone: Backbone, strategy: Strategy
-) -> dict[str, np.ndarray]:
-    # Only asked, never fitted: so no training views are made.
-    asking = replace(strategy, train=strategy.test, makes="views")
-    return study.embed_dataset(dataset, backbone, asking, ("grey",)).test
 
 
 def _cross_validate(

@@ -199,6 +199,29 @@ def embed_dataset(
     else:
         with_dust = strategy.makes == "dust"
         train = make_robust_samples(dataset, backbone, strategy.size, with_dust)
+    asked = embed_questions(dataset, backbone, strategy, counterfactuals)
+    return Embeddings(train, asked)
+
+
+def embed_questions(
+    dataset: Dataset,
+    backbone: Backbone,
+    strategy: Strategy,
+    counterfactuals: Sequence[str] = REPORTED,
+) -> dict[str, np.ndarray]:
+    """Embed pictures as a strategy judges them.
+
+    Parameters
+    ----------
+    dataset, backbone, strategy, counterfactuals
+        As for `embed_dataset`.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (n_images, n_features), float32
+        As `Embeddings.test`.
+    """
+    backbone = strategy.adapt(backbone)
     asked = {name: apply_first(name, strategy.test) for name in counterfactuals}
     asked = {"as_is": strategy.test, **asked}
     everyone = {view for name in EVERYONE if name in asked for view in asked[name]}
@@ -217,7 +240,7 @@ def embed_dataset(
             chosen = [found[v][is_nebula] if v in everyone else found[v] for v in views]
             test[name] = test["as_is"].copy()
             test[name][is_nebula] = np.mean(chosen, axis=0)
-    return Embeddings(train, test)
+    return test
 
 
 def embed_pictures(
