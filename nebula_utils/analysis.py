@@ -18,7 +18,6 @@ from nebula_utils.config import MIN_NEBULAE, OTHER, RANDOM_STATE, cache_dir
 from nebula_utils.counterfactuals import REPORTED
 from nebula_utils.dataset import Dataset, load_dataset, make_dataset
 from nebula_utils.evaluate import Predictions
-from nebula_utils.features import apply_first
 from nebula_utils.files import compute_sha256, write_atomic
 from nebula_utils.study import Embeddings, Strategy
 from nebula_utils.training import Fit
@@ -214,13 +213,10 @@ def ask_held_out(
         return pd.DataFrame(columns=columns)
     head = answers.fit.head
     rows = []
+    asking = study.embed_questions(held, backbone, answers.strategy, counterfactuals)
     for name in ("as_is", *counterfactuals):
-        views = answers.strategy.test
-        views = views if name == "as_is" else apply_first(name, views)
-        deep = answers.strategy.adapt(backbone)
-        X = study.embed_pictures(held, deep, views, trim=answers.strategy.trim)
-        X = X.mean(1)
-        found = zip(held.manifest["nebula"], head.predict_proba(X), strict=True)
+        y_proba = head.predict_proba(asking[name])
+        found = zip(held.manifest["nebula"], y_proba, strict=True)
         rows += [[nebula, name, *proba] for nebula, proba in found]
     return pd.DataFrame(rows, columns=columns)
 

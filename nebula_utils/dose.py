@@ -11,11 +11,11 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from nebula_utils import counterfactuals, dust, images
+from nebula_utils import dust, images
 from nebula_utils.analysis import Answers
 from nebula_utils.backbone import Backbone
 from nebula_utils.drawing import DPI, make_axes, write_title
-from nebula_utils.features import Recipe, embed_views
+from nebula_utils.features import Recipe, apply_first, embed_views
 from nebula_utils.pictures import SIDE, choose_examples, read_square
 
 A_V = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # magnitudes
@@ -53,14 +53,17 @@ def measure_dose_response(
     rows = []
     for name, one in answers.items():
         dark = one.dataset.class_names.index("dark")
-        recipe = Recipe(one.strategy.test, trim=one.strategy.trim)
+        test = one.strategy.test
+        asked = {"as it is": test, "grey": apply_first("grey", test)}
+        views = tuple(dict.fromkeys(view for each in asked.values() for view in each))
+        recipe = Recipe(views, trim=one.strategy.trim)
         deep = one.strategy.adapt(backbone)
         for scene, pictures in enumerate(scenes):
-            for colour in _LINES:
-                asked = [_remove_colour(p) if colour == "grey" else p for p in pictures]
-                batch = [recipe.make_views(images.to_uint8(p)) for p in asked]
-                X = embed_views(batch, deep).mean(1)
-                found = one.fit.head.predict_proba(X)[:, dark]
+            batch = [recipe.make_views(images.to_uint8(p)) for p in pictures]
+            X = embed_views(batch, deep)
+            for colour, each in asked.items():
+                mean = X[:, [views.index(view) for view in each]].mean(1)
+                found = one.fit.head.predict_proba(mean)[:, dark]
                 rows += [
                     (name, colour, scene, dose, float(p))
                     for dose, p in zip(a_v, found, strict=True)
@@ -168,7 +171,3 @@ def _make_scene(seed: int, a_v: Sequence[float]) -> list[np.ndarray]:
         )[0]
         for dose in a_v
     ]
-
-
-def _remove_colour(picture: np.ndarray) -> np.ndarray:
-    return counterfactuals.to_grey(picture)
