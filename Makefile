@@ -72,8 +72,8 @@ lock: $(STAMP) ## bring requirements.lock and environment.yml up to pyproject.to
 	  -o requirements.lock
 	@$(BIN)/python scripts/write_environment.py
 
-bench: $(STAMP) images ## measure speed against named baselines
-	@$(BIN)/python benchmarks/run.py
+bench: $(STAMP) images ## measure speed against named baselines (BENCH_ARGS=--help)
+	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 clean: ## remove .venv, executed notebooks and tool caches (not downloads)
 	rm -rf $(VENV) build *.egg-info reports/runs .pytest_cache .mypy_cache \

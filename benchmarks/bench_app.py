@@ -15,8 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench_classify import make_jpeg
 from playwright.sync_api import Page, sync_playwright
+from synthetic import make_jpeg
 
 from nebula_utils import config
 from nebula_utils.serving import TEMPLATE, limit_memory, make_environment

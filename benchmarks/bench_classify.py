@@ -4,7 +4,6 @@ Run it on an idle machine: ``python benchmarks/bench_classify.py [MODEL]``.
 """
 
 import argparse
-import io
 import json
 import os
 import statistics
@@ -14,8 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+from synthetic import make_jpeg
 
 from nebula_utils import config, images
 from nebula_utils.classifier import Classifier, load_classifier
@@ -24,20 +22,6 @@ from nebula_utils.features import Recipe
 REPEATS = 30
 GOAL_WARM = 0.150  # s, median
 GOAL_PROCESS = 1.5  # s
-
-
-def make_jpeg(width: int = 1632, height: int = 1224) -> bytes:
-    """Return a 2-megapixel JPEG: a cloud with stars, like a photograph in its size."""
-    rng = np.random.default_rng(0)
-    coarse = Image.fromarray(rng.integers(0, 160, (12, 16, 3), dtype=np.uint8))
-    cloud = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
-    noise = rng.normal(0, 6, cloud.shape)
-    picture = np.clip(cloud + noise, 0, 255).astype(np.uint8)
-    stars = rng.integers(0, (height, width), (4000, 2))
-    picture[stars[:, 0], stars[:, 1]] = 255
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "JPEG", quality=90)
-    return stream.getvalue()
 
 
 def measure(act: Callable[[], object], repeats: int = REPEATS) -> dict[str, float]:

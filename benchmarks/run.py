@@ -1,160 +1,164 @@
-"""Run the benchmarks and write reports/benchmarks.md: ratios, each to a named baseline.
+"""Measure the speed of everything against named baselines; write the report.
 
-    make bench
-
-Baseline and candidate are timed in turns in the same run, medians of five or more; the
-figures are ratios, as seconds say more about the machine than about the code.
+A baseline and what is compared with it are timed in turns, in the same run; a figure is
+the median over the rounds of their ratios, as seconds say more about the machine than
+about the code.
 """
 
-import io
+import argparse
+import importlib
+import logging
 import os
 import platform
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-from bench_classify import make_jpeg
-from PIL import Image
-from tqdm import tqdm
+from measuring import N_CORES, Options, Row, fail
 
-from nebula_utils import config, images
-from nebula_utils.backbone import fetch_frozen_graph, load_backbone
-from nebula_utils.classifier import load_classifier
-from nebula_utils.features import Recipe, extract_features
+from nebula_utils import config, reporting
 from nebula_utils.files import write_atomic
-from nebula_utils.quiet import import_tensorflow
-from nebula_utils.training import fit_keras, fit_logistic
 
-ROUNDS = 5
-N_PHOTOS = 40
+# Which module measures which rows. A module is imported when its turn comes, so that a
+# broken one costs its own rows only.
+MODULES = {
+    "photo_rows": {
+        "photos": "photos to a trained head: whole processes, nothing cached",
+        "features": "features of photos, nothing cached, in float32 and bfloat16",
+        "warm": "the same features from the cache",
+        "head": "training the head, and the loss it reaches",
+    },
+    "fidelity_rows": {
+        "fidelity": "what reduced decoding and bfloat16 change in the embeddings",
+    },
+    "study_rows": {
+        "validation": "all fits of a cross-validation by nebula",
+        "intervals": "intervals by resampling nebulae",
+    },
+    "answer_rows": {
+        "upload": "one answer of the page (needs reports/model)",
+        "process": "one `nebula classify` process (needs reports/model)",
+    },
+    "scaling_rows": {
+        "scaling": "memory and time of `nebula extract` on many small pictures",
+    },
+}
+NAMES = {name: about for names in MODULES.values() for name, about in names.items()}
+ROUNDS, N_PHOTOS = 5, 630
+REPORT = config.REPORTS / "benchmarks.md"
+README = config.REPOSITORY / "README.md"
 
-Pair = tuple[str, str, Callable[[], object], Callable[[], object]]
+EPILOG = f"""rows:
+{chr(10).join(f"  {name:<11}{about}" for name, about in NAMES.items())}
 
+examples:
+  make bench                                          everything, about 15 minutes
+  python benchmarks/run.py --rounds 1 --photos 40 --out /tmp/bench.md
+                                                      does it all work? a few minutes
+  python benchmarks/run.py --only upload intervals    some rows; printed, not written
 
-def compare(baseline: Callable[[], object], ours: Callable[[], object]) -> float:
-    """Return how many times faster ours is: the median ratio of interleaved pairs."""
-    ratios = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        baseline()
-        middle = time.perf_counter()
-        ours()
-        ratios.append((middle - start) / (time.perf_counter() - middle))
-    return statistics.median(ratios)
-
-
-def make_photos(folder: Path) -> list[Path]:
-    """Write different 2-megapixel JPEGs."""
-    picture = Image.open(io.BytesIO(make_jpeg()))
-    paths = []
-    for i in range(N_PHOTOS):
-        path = folder / f"photo_{i:03d}.jpg"
-        picture.rotate(9 * i, expand=False).save(path, quality=90)
-        paths.append(path)
-    return paths
-
-
-def run_original_bottlenecks(paths: list[Path]) -> Callable[[], object]:
-    """Give the original's way: full decode, one picture at a time, the frozen graph."""
-    tf = import_tensorflow()
-    graph_def = tf.compat.v1.GraphDef()
-    graph_def.ParseFromString(fetch_frozen_graph().read_bytes())
-    graph = tf.Graph()
-    with graph.as_default():
-        tf.import_graph_def(graph_def, name="")
-    session = tf.compat.v1.Session(graph=graph)
-
-    def run() -> None:
-        for path in paths:
-            full = images.read_image(path)
-            small = Image.fromarray(full).resize((224, 224), Image.Resampling.BILINEAR)
-            x = (np.asarray(small, np.float32) - 127.5) / 127.5
-            pool = "MobilenetV1/Logits/AvgPool_1a/AvgPool:0"
-            session.run(pool, {"input:0": x[None]})
-
-    return run
+Run it on an idle machine: the report says how busy it was. Rows that could not be
+measured say why, and the others are written all the same. With the default report,
+the README's table is renewed, too."""
 
 
-def list_pairs(folder: Path) -> list[Pair]:
-    """List what is compared: what, the baseline's name, baseline, ours."""
-    paths = make_photos(folder)
-    backbone = load_backbone()
-    classifier = load_classifier(config.MODEL)
-    data = paths[0].read_bytes()
-    rng = np.random.default_rng(0)
-    y = rng.integers(0, 2, 630)
-    X = (rng.random((630, 1024)) + 0.1 * y[:, None]).astype(np.float32)
-    names = ("dark", "emission")
-    cached = Recipe()
-    extract_features(paths, backbone, cached)
-    command = [sys.executable, "-m", "nebula_utils", "classify", str(paths[0])]
-    heavy = "from nebula_utils.backbone import load_backbone as b; b().embed"
-    load = [sys.executable, "-c", f"{heavy}(__import__('numpy').zeros((2,224,224,3)))"]
-    return [
-        (
-            f"features of {N_PHOTOS} two-megapixel JPEGs, cold",
-            "the original's bottleneck stage: full decode, one by one, frozen graph",
-            run_original_bottlenecks(paths),
-            lambda: extract_features(paths, backbone, cached, use_cache=False),
-        ),
-        (
-            f"features of {N_PHOTOS} two-megapixel JPEGs, warm",
-            "the same, cold",
-            lambda: extract_features(paths, backbone, cached, use_cache=False),
-            lambda: extract_features(paths, backbone, cached),
-        ),
-        (
-            "head on 630 embeddings",
-            "4,000 steps of gradient descent in Keras, features in memory",
-            lambda: fit_keras(X, y, names, (X[:50], y[:50])),
-            lambda: fit_logistic(X, y, names),
-        ),
-        (
-            "one upload, warm, strip included",
-            "a new process that loads TensorFlow and the network",
-            lambda: subprocess.run(load, check=True, capture_output=True),
-            lambda: classifier.classify(data),
-        ),
-        (
-            "one `nebula classify` process",
-            "a new process that loads TensorFlow and the network",
-            lambda: subprocess.run(load, check=True, capture_output=True),
-            lambda: subprocess.run(command, check=True, capture_output=True),
-        ),
-    ]
+def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--rounds", type=read_count, default=ROUNDS, metavar="N", help="default: 5")
+    add(
+        "--photos",
+        type=read_count,
+        default=N_PHOTOS,
+        metavar="N",
+        help="2-megapixel photos that are generated, at least 20; default: 630",
+    )
+    add("--only", nargs="+", choices=NAMES, metavar="NAME", help="only these rows")
+    add("--out", type=Path, help="the report; default: reports/benchmarks.md")
+    args = parser.parse_args(given)
+    if args.photos < 20:
+        parser.error("--photos must be at least 20: the head has to learn something")
+    if args.out is None and not args.only:
+        args.out = REPORT
+    return args
+
+
+def read_count(text: str) -> int:
+    """Read a number of at least one."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def describe_machine() -> str:
+    """Name system, processor and Python; no host."""
+    processor = platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+        models = [x.split(":")[1].strip() for x in lines if x.startswith("model name")]
+        processor = f"{models[0]} ({processor})" if models else processor
+    return (
+        f"{platform.system()}, {processor}, {N_CORES} cores, "
+        f"Python {platform.python_version()}"
+    )
+
+
+def measure_all(options: Options, names: Collection[str]) -> Iterator[list[Row]]:
+    """Yield the rows so far, after each module."""
+    rows: list[Row] = []
+    for module, known in MODULES.items():
+        wanted = [name for name in known if name in names]
+        if not wanted:
+            continue
+        try:
+            rows += importlib.import_module(module).measure(options, wanted)
+        except Exception as error:  # after many minutes the other rows still count
+            logging.warning("%s: %s", module, error, exc_info=True)
+            rows += [fail(known[name], "–", error) for name in wanted]
+        yield rows
+
+
+def write_report(rows: Sequence[Row], head: str) -> str:
+    """Return the report as Markdown."""
+    lines = ["# Benchmarks", "", head, ""]
+    lines += [f"| {' | '.join(Row._fields)} |", "|---" * len(Row._fields) + "|"]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([*lines, ""])
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file whole."""
+    with write_atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def main() -> None:
-    """Measure and write the report."""
+    """Measure, print, and write the report after each module."""
+    args = parse_arguments()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    rounds = f"{args.rounds} interleaved round{'s'[: args.rounds > 1]}"
+    head = (
+        f"{describe_machine()}; load before: {os.getloadavg()[0]:.1f}. Medians of "
+        f"{rounds}, written by `make bench`; "
+        "photos are generated JPEGs of 2 megapixels."
+    )
+    text = ""
     with tempfile.TemporaryDirectory() as scratch:
-        pairs = list_pairs(Path(scratch))
-        found = [
-            (what, baseline, compare(slow, ours))
-            for what, baseline, slow, ours in tqdm(pairs, "measuring", disable=None)
-        ]
-    lines = [
-        "# Benchmarks",
-        "",
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}; load before: {os.getloadavg()[0]:.1f}. "
-        f"Medians of {ROUNDS} interleaved pairs, written by `make bench`.",
-        "",
-        "| work | baseline | times faster |",
-        "|---|---|---|",
-        *(
-            f"| {what} | {baseline} | {ratio:.1f} × |"
-            for what, baseline, ratio in found
-        ),
-        "",
-    ]
-    with write_atomic(config.REPORTS / "benchmarks.md") as temporary:
-        temporary.write_text("\n".join(lines), encoding="utf-8")
-    print("\n".join(lines))
+        options = Options(args.rounds, args.photos, Path(scratch))
+        for rows in measure_all(options, args.only or NAMES):
+            text = write_report(rows, head)
+            if args.out:
+                write_text(args.out, text)
+    print(text)
+    if args.out == REPORT:
+        readme = README.read_text(encoding="utf-8")
+        write_text(README, reporting.render_benchmarks(text, readme))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ HEADS = ("plain", "robust")
 SPLIT = "repeated stratified k-fold by nebula"
 # What stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->` in the README.
 BLOCKS = ("metrics", "goals")
+BENCHMARKS = "benchmarks"  # one more, but from another file
 PHOTOS, SIX_TYPES = "photos", "stellarium-26.3"  # names of the outside sets
 
 
@@ -178,14 +179,47 @@ def render_readme(metrics: Mapping[str, Any], readme: str) -> str:
     """
     lines = {"metrics": make_table(metrics), "goals": make_goals(metrics)}
     for name in BLOCKS:
-        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-        block = re.compile(f"({begin}\n).*?({end})", re.DOTALL)
-        text = "\n".join(["", *lines[name], "", ""])
-        found = block.search(readme)
-        if found is None:
-            raise NebulaError(f"the README has no lines {begin} and {end}: add them")
-        readme = readme[: found.end(1)] + text + readme[found.start(2) :]
+        readme = _fill_block(readme, name, lines[name])
     return readme
+
+
+def render_benchmarks(report: str, readme: str) -> str:
+    """Quote the benchmarks' report between the README's markers.
+
+    Parameters
+    ----------
+    report : str
+        reports/benchmarks.md, as ``make bench`` writes it.
+    readme : str
+        The README's text; everything outside the markers stays as it is.
+
+    Returns
+    -------
+    str
+        With the report's machine and with those rows that have a goal.
+
+    Raises
+    ------
+    NebulaError
+        If the markers are missing.
+    """
+    _, *lines = report.strip().splitlines()  # its title is not quoted
+
+    def has_no_goal(line: str) -> bool:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        return len(cells) > 1 and cells[-1] == "–"
+
+    kept = [line for line in lines if not has_no_goal(line)]
+    return _fill_block(readme, BENCHMARKS, "\n".join(kept).strip().splitlines())
+
+
+def _fill_block(readme: str, name: str, lines: Sequence[str]) -> str:
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    found = re.search(f"({begin}\n).*?({end})", readme, re.DOTALL)
+    if found is None:
+        raise NebulaError(f"the README has no lines {begin} and {end}: add them")
+    text = "\n".join(["", *lines, "", ""])
+    return readme[: found.end(1)] + text + readme[found.start(2) :]
 
 
 def make_goals(metrics: Mapping[str, Any]) -> list[str]:

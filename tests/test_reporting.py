@@ -5,6 +5,7 @@ import json
 import pytest
 
 from nebula_utils import reporting
+from nebula_utils.config import REPOSITORY
 from nebula_utils.errors import NebulaError
 from nebula_utils.findings import FINDINGS
 
@@ -125,6 +126,25 @@ def test_readme_without_markers_is_refused(study):
         reporting.render_readme({**study, "heads": None, "dark_emission": None}, "text")
 
 
+def test_readme_quotes_the_benchmarks():
+    """Rows with a goal are quoted, reached or not; twice is as good as once."""
+    table = "| a | b | 5 × | ≥ 2 × | no |\n| c | d | 3 × | – | – |"
+    report = f"# Benchmarks\n\nLinux, 2 cores.\n\n{table}\n"
+    markers = "<!-- benchmarks:begin -->\nstale\n<!-- benchmarks:end -->\n"
+    text = reporting.render_benchmarks(report, f"before\n{markers}after\n")
+    quoted = "\nLinux, 2 cores.\n\n| a | b | 5 × | ≥ 2 × | no |\n\n"
+    assert text == f"before\n{markers.replace('stale', quoted[:-1])}after\n"
+    assert reporting.render_benchmarks(report, text) == text
+
+
+def test_readme_agrees_with_the_committed_benchmarks():
+    """The README's performance section is the report's, not an older one's."""
+    readme = (REPOSITORY / "README.md").read_text("utf-8")
+    report = REPOSITORY / "reports" / "benchmarks.md"
+    text = report.read_text("utf-8") if report.is_file() else NOT_MEASURED
+    assert reporting.render_benchmarks(text, readme) == readme
+
+
 def test_model_card_says_what_is_known_and_what_not(tmp_path, study, heads):
     """The card names counts, scores and the types that the model doesn't know."""
     about = {
@@ -150,3 +170,4 @@ def test_findings_are_one_sentence_with_a_number(name, study, heads):
 
 
 HEADS_FIRST = ("heads", "dark_emission")
+NOT_MEASURED = "# Benchmarks\n\nNot measured yet: run `make bench`.\n"
