@@ -28,6 +28,16 @@ GOAL_MEMORY = 1500  # MB, feature file aside
 GOAL_TIME = 1.10  # of proportional
 
 
+# A child's largest memory counts its parent's, which may have TensorFlow loaded: this
+# small process stands between them, and tells the peak of what it started.
+LAUNCHER = """
+import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(done.returncode)
+"""
+
+
 class Row(NamedTuple):
     """What one size costs.
 
@@ -83,15 +93,13 @@ def measure(n_images: int, backbones: Path) -> Row:
         (cache / "backbones").symlink_to(backbones)
         environment = {**os.environ, "NEBULA_CACHE": str(cache)}
         start = time.perf_counter()
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-        # Of this child alone, not the largest of all children so far.
-        _, status, usage = os.wait4(process.pid, 0)
+        launched = [sys.executable, "-c", LAUNCHER, *command]
+        done = subprocess.run(
+            launched, env=environment, check=True, stdout=subprocess.PIPE, text=True
+        )
         seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise RuntimeError(f"nebula extract ended with {process.returncode}")
         unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kB elsewhere
-        peak = usage.ru_maxrss * unit / 1e6
+        peak = int(done.stdout) * unit / 1e6
         return Row(n_images, seconds, peak, out.stat().st_size / 1e6)
 
 

@@ -36,7 +36,8 @@ def do_run(args: argparse.Namespace) -> int:
     steps = pipeline.plan_run(args.notebooks, given, out if args.out else None)
     weights = _hash_weights(steps)
     runs = pipeline.run_steps(steps, out, weights, force=args.force)
-    if not all(run.skipped for run in runs):
+    # Also after a kill between the last notebook and this.
+    if not _is_told(out / "provenance.json", runs):
         _write_provenance(out / "provenance.json", steps, runs, weights)
     print(f"report: {out / 'runs'} (open the .html files in a browser)")
     for line in describe_metrics(out / "metrics.json"):
@@ -276,6 +277,17 @@ def _hash_weights(steps: "Iterable[Step]") -> dict[str, str]:
         name: backbone.compute_weights_sha256(backbone.resolve_backbone(name))
         for name in sorted(map(str, names))
     }
+
+
+def _is_told(path: Path, runs: "Iterable[Run]") -> bool:
+    """Tell whether a provenance record is of these very executions."""
+    try:
+        told = json.loads(path.read_text("utf-8"))["wall_seconds"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return all(
+        run.skipped and told.get(run.name) == round(run.seconds, 2) for run in runs
+    )
 
 
 def _write_provenance(

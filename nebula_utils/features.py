@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 # Raised when the same recipe gives other pixels than before.
 PREPROCESSING_VERSION = 1
 IMAGES_A_PART = 64  # pictures in one file of the cache
+HASHED_AT_ONCE = 512  # files
 FORWARD_BATCH = 32  # views in one forward pass
 PICTURE_SUFFIXES = frozenset(
     ".jpg .jpeg .png .webp .tif .tiff .gif .bmp .heic .heif .fits .fit .fts".split()
@@ -520,9 +521,12 @@ def _hash_files(
 ) -> tuple[dict[int, str], dict[int, str]]:
     keys: dict[int, str] = {}
     failed: dict[int, str] = {}
+    waiting = iter(paths)
+    # Not all at once: what a pool remembers of a call is larger than its result.
+    chunks = iter(lambda: list(itertools.islice(waiting, HASHED_AT_ONCE)), [])
     with ThreadPoolExecutor(DECODERS) as pool:
-        outcomes = pool.map(_hash_file, paths)
-        for index, (key, reason) in enumerate(outcomes):
+        outcomes = (pool.map(_hash_file, chunk) for chunk in chunks)
+        for index, (key, reason) in enumerate(itertools.chain.from_iterable(outcomes)):
             if reason:
                 failed[index] = reason
             else:
