@@ -395,9 +395,9 @@ def _explain(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "the picture is too large for this machine's memory: save a smaller copy"
     text = str(error).split("\n")[0][:120] or type(error).__name__
-    cut = isinstance(error, EOFError) or any(sign in text for sign in _CUT_SIGNS)
-    if cut:
-        return f"the picture is cut off: {text}; get the file again"
+    signs = any(sign in text.lower() for sign in _CUT_SIGNS)
+    if signs or isinstance(error, EOFError):
+        return "the picture is cut off: get the file again"
     if not isinstance(error, OSError | SyntaxError):  # no words for people in those
         text = "its header makes no sense"
     return f"the picture is damaged: {text}"
