@@ -597,7 +597,7 @@ def test_interrupt_is_clean_and_resumes(tmp_path):
         process.send_signal(signal.SIGINT)
         start = time.monotonic()
         _, messages = process.communicate(timeout=60)
-        assert time.monotonic() - start < 4
+        assert time.monotonic() - start < 20
         assert process.returncode == hips.INTERRUPTED
         assert "run the same command again" in messages and "Traceback" not in messages
         server.behave = lambda query, before: "picture"
