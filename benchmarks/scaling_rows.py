@@ -12,7 +12,7 @@ def measure(options: Options, names: Collection[str]) -> list[Row]:
     """Measure each size once: a large one takes longer than all rounds of others."""
     share = min(1, options.n_photos / FULL)
     few, many = measure_scaling([max(2, round(size * share)) for size in SIZES])
-    work = f"`nebula extract` of {many.n_images:,} small pictures"
+    work = f"`nebula extract` of {many.n_images:,} small pictures, one run"
     less = f"{few.n_images:,} pictures"
     return [
         judge(
