@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +17,7 @@ from nebula_utils.config import MIN_NEBULAE, OTHER, RANDOM_STATE, cache_dir
 from nebula_utils.counterfactuals import REPORTED
 from nebula_utils.dataset import Dataset, load_dataset, make_dataset
 from nebula_utils.evaluate import Predictions
-from nebula_utils.files import compute_sha256, write_atomic
+from nebula_utils.files import DAMAGED, compute_sha256, write_atomic
 from nebula_utils.study import Embeddings, Strategy
 from nebula_utils.training import Fit
 
@@ -335,7 +334,7 @@ def _cross_validate(
             return dict(stored)
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         log.warning("%s is damaged (%s): computed again", path, error)
     y_proba = study.cross_validate(dataset, embeddings, strategy, folds)
     with write_atomic(path) as temporary:

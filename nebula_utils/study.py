@@ -401,9 +401,7 @@ def fit_strategy(
     judged = _judge(dataset, embeddings, rows)
     names = dataset.class_names
     if strategy.method == "logistic":
-        # Its matrices are small: two threads would mostly wait for each other.
-        with threadpool_limits(1):
-            return fit_head(samples, judged, names, strategy.balanced)
+        return fit_head(samples, judged, names, strategy.balanced)
     inner = splits.repeated_group_kfold(judged.y, judged.groups, CALIBRATION_FOLDS, 1)
     tests = [test for _, _, _, test in inner]
     return fit_folds(samples, judged, names, tests, strategy.colour)[1]

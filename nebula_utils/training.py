@@ -13,6 +13,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from nebula_utils.config import RANDOM_STATE
 from nebula_utils.heads import Head
@@ -260,9 +261,11 @@ def fit_logistic(
     n_classes = len(class_names)
     weight = np.ones(len(y)) if sample_weight is None else sample_weight
     mean, scale = X.mean(0), X.std(0) + 1e-6
-    fitted = LogisticRegression(C=penalty, max_iter=MAX_ITERATIONS).fit(
-        (X - mean) / scale, y, weight / weight.mean()
-    )
+    # Its matrices are small: threads would mostly wait for each other.
+    with threadpool_limits(1):
+        fitted = LogisticRegression(C=penalty, max_iter=MAX_ITERATIONS).fit(
+            (X - mean) / scale, y, weight / weight.mean()
+        )
     # With two classes scikit-learn fits one vector, the difference of the two.
     signs = np.array([[-0.5], [0.5]]) if n_classes == 2 else np.eye(n_classes)
     coef = (signs @ fitted.coef_ / scale).T
