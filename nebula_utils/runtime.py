@@ -30,8 +30,9 @@ from nebula_utils.quiet import import_tensorflow, silence_stderr
 
 log = logging.getLogger(__name__)
 
-# As many as help on small batches; more only wait for each other.
-N_THREADS = min(4, os.cpu_count() or 1)
+# As many as help on small batches, more only wait for each other; workers of a cluster
+# are given one each, by the variable that TensorFlow reads too.
+N_THREADS = int(os.environ.get("TF_NUM_INTRAOP_THREADS") or min(4, os.cpu_count() or 1))
 
 
 class LiteBackbone:

@@ -78,7 +78,7 @@ def test_only_a_notebook_that_is_open_asks_the_network(catalogue, monkeypatch, w
     start = time.monotonic()
     assert isinstance(finder.show_sky(catalogue.iloc[0], catalogue), Figure)
     assert asked.is_set() == bool(watched)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
 
 
 def test_without_a_network_a_figure_comes_back(catalogue):

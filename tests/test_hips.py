@@ -265,7 +265,7 @@ def test_no_network_says_what_to_do(tmp_path):
     start = time.monotonic()
     with pytest.raises(SourceError, match="can't reach .*Check the network"):
         fetch_cutouts(make_plan(20), tmp_path, client)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
 
 
 @pytest.mark.parametrize("address", ["hips2fits", "ftp://127.0.0.1/", "http://"])
