@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nebula_utils import discriminant, evaluate, heads, robust, splits, study, training
+from nebula_utils import (
+    discriminant,
+    erasure,
+    evaluate,
+    heads,
+    robust,
+    splits,
+    study,
+    training,
+)
 from nebula_utils.backbone import Backbone
 from nebula_utils.config import MIN_NEBULAE, OTHER, RANDOM_STATE, cache_dir
 from nebula_utils.counterfactuals import REPORTED
@@ -25,7 +34,7 @@ log = logging.getLogger(__name__)
 
 DARK_EMISSION = ("dark", "emission")  # the original tool's two classes
 # Their source is part of a stored answer's key.
-_RULES = (study, robust, training, discriminant, heads, splits)
+_RULES = (study, robust, training, discriminant, erasure, heads, splits)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from nebula_utils.config import IMAGE_SIZE, OTHER, RANDOM_STATE
 from nebula_utils.counterfactuals import REPORTED
 from nebula_utils.dataset import Dataset
 from nebula_utils.discriminant import COLOUR, fit_folds
+from nebula_utils.erasure import fit_eraser
 from nebula_utils.errors import SourceError
 from nebula_utils.evaluate import Predictions
 from nebula_utils.features import (
@@ -30,7 +31,7 @@ from nebula_utils.features import (
     extract_features,
 )
 from nebula_utils.robust import make_robust_samples
-from nebula_utils.training import Fit, Samples, fit_head
+from nebula_utils.training import Fit, Samples, compute_sample_weight, fit_head
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,11 @@ class Strategy:
         What differences of colour add to the discriminant's covariance.
     size : int
         Side of the network's input, px, of what `robust` makes.
+    by_palette : bool
+        Whether each palette in a class weighs the same, too: deep feature reweighting
+        with groups of type and palette (Kirichenko et al. 2022, arXiv:2204.02937).
+    erase : bool
+        Whether the palette is erased from the embeddings first (`erasure`).
     """
 
     name: str
@@ -84,6 +90,8 @@ class Strategy:
     makes: str = "views"
     colour: float = COLOUR
     size: int = IMAGE_SIZE
+    by_palette: bool = False
+    erase: bool = False
 
     def adapt(self, backbone: Backbone) -> Backbone:
         """Return the extractor as this strategy uses it."""
@@ -135,6 +143,8 @@ ROBUST = Strategy(
 _GREY = (View(colour="grey"),)
 ABLATION = (
     BALANCED,
+    Strategy("balanced by type and palette", balanced=True, by_palette=True),
+    Strategy("… and palette erased", balanced=True, by_palette=True, erase=True),
     Strategy("luminance only", _GREY, _GREY, balanced=True),
     RANDOMISED,
     replace(ROBUST, name="robust without dust", makes="crops"),
@@ -195,6 +205,7 @@ def embed_dataset(
             X.reshape(-1, X.shape[2]),
             np.repeat(y, copies),
             np.repeat(dataset.groups, copies),
+            np.repeat(dataset.palettes, copies) if strategy.by_palette else None,
         )
     else:
         with_dust = strategy.makes == "dust"
@@ -401,7 +412,15 @@ def fit_strategy(
     judged = _judge(dataset, embeddings, rows)
     names = dataset.class_names
     if strategy.method == "logistic":
-        return fit_head(samples, judged, names, strategy.balanced)
+        if not strategy.erase:
+            return fit_head(samples, judged, names, strategy.balanced)
+        assert samples.kind is not None
+        weight = compute_sample_weight(samples, strategy.balanced)
+        eraser = fit_eraser(samples.X, samples.kind, weight)
+        samples = samples._replace(X=eraser.apply(samples.X))
+        judged = judged._replace(X=eraser.apply(judged.X))
+        fit = fit_head(samples, judged, names, strategy.balanced)
+        return fit._replace(head=eraser.merge(fit.head))
     inner = splits.repeated_group_kfold(judged.y, judged.groups, CALIBRATION_FOLDS, 1)
     tests = [test for _, _, _, test in inner]
     return fit_folds(samples, judged, names, tests, strategy.colour)[1]

@@ -14,6 +14,7 @@ from nebula_utils.discriminant import (
     fit_moments,
     number_columns,
 )
+from nebula_utils.erasure import fit_eraser
 from nebula_utils.errors import LeakageError, SourceError
 from nebula_utils.evaluate import Predictions
 from nebula_utils.features import View
@@ -231,6 +232,39 @@ def test_thin_classes_are_not_put_at_a_disadvantage():
     assert many - few > 0.2
     assert abs(fair[0] - fair[1]) < 0.6 * (many - few)
     assert fair.mean() > (many + few) / 2
+
+
+def test_erasure_leaves_no_linear_trace_of_the_palette():
+    """The palette's covariance with the embeddings is gone, and little else is."""
+    rng = np.random.default_rng(0)
+    palette = rng.choice(["red", "grey", "blue"], 300)
+    X = rng.normal(0, 1, (300, 8))
+    X[:, 0] += 3 * (palette == "red")
+    X[:, 1] += 2 * (palette == "blue")
+    weight = rng.uniform(0.5, 2, 300)
+    eraser = fit_eraser(X.astype(np.float32), palette, weight)
+    left = eraser.apply(X)
+    for name in np.unique(palette):
+        mean = np.average(
+            left[palette == name], axis=0, weights=weight[palette == name]
+        )
+        np.testing.assert_allclose(mean, eraser.centre, atol=1e-4)
+    assert 0.5 < left[:, 5].std() / X[:, 5].std() <= 1.01
+    head = Head(("a", "b"), rng.normal(0, 1, (8, 2)).astype(np.float32), np.ones(2))
+    np.testing.assert_allclose(
+        eraser.merge(head).predict_proba(X), head.predict_proba(left), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("erase", [False, True])
+def test_palettes_can_be_balanced_and_erased(dataset, fake_backbone, tmp_cache, erase):
+    """Each palette of a class weighs the same; answers stay probabilities."""
+    strategy = Strategy("s", balanced=True, by_palette=True, erase=erase)
+    embeddings = study.embed_dataset(dataset, fake_backbone, strategy, ("grey",))
+    assert np.array_equal(embeddings.train.kind, dataset.palettes)
+    fit = study.fit_strategy(dataset, embeddings, strategy)
+    proba = fit.head.predict_proba(embeddings.test["grey"])
+    np.testing.assert_allclose(proba.sum(1), 1, atol=1e-6)
 
 
 def make_predictions(n: int, sharpness: float) -> Predictions:
