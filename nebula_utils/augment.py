@@ -187,9 +187,7 @@ def make_content_mask(image: np.ndarray) -> NDArray[np.bool_]:
         True where the smoothed brightness exceeds a quarter of its median.
     """
     small = images.resize_image(image, MASK_SIDE, MASK_SIDE).max(-1)
-    smooth = gaussian_filter(small.astype(np.float32), 2)
-    lit = smooth[smooth > 4]
-    return smooth > max(4.0, 0.25 * float(np.median(lit)) if len(lit) else 4.0)
+    return images.find_lit(gaussian_filter(small.astype(np.float32), 2))
 
 
 def crop_at_random(

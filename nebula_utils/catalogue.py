@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -92,23 +93,10 @@ def read_catalogue(path: Path | None = None) -> "pd.DataFrame":
     CatalogueError
         If the file is missing or no such table, or a value is out of range.
     """
-    import pandas as pd  # slow to import, and a look-up by name needs none of it
-
     path = path or config.DATA / "catalogue.csv"
     numbers = dict.fromkeys(("ra_deg", "dec_deg", "size_arcmin"), float)
     texts = {column: str for column in COLUMNS if column not in numbers}
-    try:
-        table = pd.read_csv(path, dtype=texts | numbers, encoding="utf-8")
-    except FileNotFoundError as error:
-        raise CatalogueError(
-            f"{path} is missing: check it out again, or build it by "
-            "scripts/build_catalogue.py"
-        ) from error
-    except (ValueError, OSError) as error:
-        raise CatalogueError(f"{path} can't be read as a catalogue: {error}") from error
-    missing = set(COLUMNS) - set(table.columns)
-    if missing:
-        raise CatalogueError(f"{path} lacks the columns {sorted(missing)}")
+    table = _read_table(path, "a catalogue", COLUMNS, dtype=texts | numbers)
     table[list(texts)] = table[list(texts)].fillna("")
     _check(table, path)
     return table
@@ -133,16 +121,26 @@ def read_conflicts(path: Path | None = None) -> "pd.DataFrame":
     CatalogueError
         If the file is missing or no such table.
     """
-    import pandas as pd
-
     path = path or config.DATA / "catalogue_conflicts.csv"
+    columns = ("name", "field", "chosen", "rejected")
+    return _read_table(path, "conflicts", columns, dtype=str, keep_default_na=False)
+
+
+def _read_table(
+    path: Path, what: str, columns: Iterable[str], **how: Any
+) -> "pd.DataFrame":
+    import pandas as pd  # slow to import, and a look-up by name needs none of it
+
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        table = pd.read_csv(path, encoding="utf-8", **how)
     except FileNotFoundError as error:
-        raise CatalogueError(f"{path} is missing: check it out again") from error
+        raise CatalogueError(
+            f"{path} is missing: check it out again, or build it by "
+            "scripts/build_catalogue.py"
+        ) from error
     except (ValueError, OSError) as error:
-        raise CatalogueError(f"{path} can't be read as conflicts: {error}") from error
-    missing = {"name", "field", "chosen", "rejected"} - set(table.columns)
+        raise CatalogueError(f"{path} can't be read as {what}: {error}") from error
+    missing = set(columns) - set(table.columns)
     if missing:
         raise CatalogueError(f"{path} lacks the columns {sorted(missing)}")
     return table

@@ -16,7 +16,7 @@ from nebula_utils.backbone import Backbone
 from nebula_utils.calibration import is_confident
 from nebula_utils.config import MODEL, OTHER
 from nebula_utils.errors import ModelError
-from nebula_utils.features import Recipe, View, apply_first
+from nebula_utils.features import Recipe, View, apply_first, average_views
 from nebula_utils.files import DAMAGED, compute_sha256, unseal
 from nebula_utils.heads import Head, load_head
 from nebula_utils.runtime import LiteBackbone
@@ -178,10 +178,7 @@ class Classifier:
         recipe = Recipe(unique, trim=self.trim)
         image = images.read_image(source, max(recipe.min_side, THUMBNAIL_SIDE))
         X, maps = self._embed(recipe.make_views(image))
-        row = {view: i for i, view in enumerate(unique)}
-        asked = np.stack(
-            [X[[row[view] for view in views]].mean(0) for views in questions]
-        )
+        asked = np.stack([average_views(X, unique, views) for views in questions])
         y_proba = self.head.predict_proba(asked.astype(np.float64))
         answers = [self._name(row) for row in y_proba]
         proba = y_proba[0]

@@ -9,7 +9,7 @@ cross-validation, whatever the number of folds.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -329,19 +329,27 @@ def fit_folds(
     )
     for part in parts:
         everything = everything.plus(part)
-
     nebulae = average_nebulae(samples, column, weight, class_names)
 
-    def fit(moments: Moments, out: Sequence[int] = ()) -> Head:
-        absent = [judged.groups[folds[i]] for i in out]
-        left = nebulae.without(np.concatenate(absent)) if out else nebulae
+    def fit_without(*out: int) -> Head:
+        moments, left = everything, nebulae
+        for i in out:
+            moments = moments.minus(parts[i])
+            left = left.without(judged.groups[folds[i]])
         return fit_moments(moments, classes, class_names, colour, left)
 
     share = weigh_nebulae(judged.groups)
-    inner = _answer_pairs(judged.X, folds, everything, parts, fit)
-    fits, held_out = [], np.empty((len(judged.y), len(class_names)))
+    held_out = np.empty((len(judged.y), len(class_names)))
+    # Logits of a picture (axis 1) by a head without fold i (axis 0) and its own fold:
+    # one head without folds i and j answers for both. A fold's own are never read.
+    inner = np.full((len(folds), *held_out.shape), np.nan)
+    for i, j in itertools.combinations(range(len(folds)), 2):
+        head = fit_without(i, j)
+        inner[i, folds[j]] = head.decision_function(judged.X[folds[j]])
+        inner[j, folds[i]] = head.decision_function(judged.X[folds[i]])
+    fits = []
     for i, rows in enumerate(folds):
-        head = fit(everything.minus(parts[i]), [i])
+        head = fit_without(i)
         held_out[rows] = head.decision_function(judged.X[rows])
         order = np.setdiff1d(np.arange(len(judged.y)), rows)
         temperature = fit_temperature(
@@ -352,28 +360,4 @@ def fit_folds(
         )
         fits.append(Fit(head.scale(temperature), RIDGE, temperature))
     temperature = fit_temperature(held_out, judged.y, share, judged.accept)
-    return fits, Fit(fit(everything).scale(temperature), RIDGE, temperature)
-
-
-def _answer_pairs(
-    X: np.ndarray,
-    folds: Sequence[np.ndarray],
-    everything: Moments,
-    parts: Sequence[Moments],
-    fit: Callable[[Moments, Sequence[int]], Head],
-) -> np.ndarray:
-    """Return the logits of each picture by a head without fold i and its own fold.
-
-    One head without folds i and j answers for both, so each pair is fitted once.
-    Shape (n_folds, n_images, n_classes); a fold's own answers in its row are nan.
-    """
-    answers: np.ndarray | None = None
-    for i, j in itertools.combinations(range(len(folds)), 2):
-        head = fit(everything.minus(parts[i]).minus(parts[j]), [i, j])
-        for out, asked in ((i, folds[j]), (j, folds[i])):
-            logits = head.decision_function(X[asked])
-            if answers is None:
-                answers = np.full((len(folds), len(X), logits.shape[1]), np.nan)
-            answers[out, asked] = logits
-    assert answers is not None
-    return answers
+    return fits, Fit(fit_without().scale(temperature), RIDGE, temperature)

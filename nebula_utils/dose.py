@@ -15,7 +15,12 @@ from nebula_utils import dust, images
 from nebula_utils.analysis import Answers
 from nebula_utils.backbone import Backbone
 from nebula_utils.drawing import DPI, make_axes, write_title
-from nebula_utils.features import Recipe, apply_first, embed_views
+from nebula_utils.features import (
+    Recipe,
+    apply_first,
+    average_views,
+    embed_views,
+)
 from nebula_utils.pictures import SIDE, choose_examples, read_square
 
 A_V = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # magnitudes
@@ -62,7 +67,7 @@ def measure_dose_response(
             batch = [recipe.make_views(images.to_uint8(p)) for p in pictures]
             X = embed_views(batch, deep)
             for colour, each in asked.items():
-                mean = X[:, [views.index(view) for view in each]].mean(1)
+                mean = average_views(X, views, each)
                 found = one.fit.head.predict_proba(mean)[:, dark]
                 rows += [
                     (name, colour, scene, dose, float(p))

@@ -511,6 +511,25 @@ def embed_views(
     return X.reshape(len(batch), n_views, backbone.n_features)
 
 
+def average_views(
+    X: np.ndarray, made: Sequence[View], asked: Sequence[View]
+) -> np.ndarray:
+    """Average over the views that are asked for, each as often as it is.
+
+    Parameters
+    ----------
+    X : ndarray of shape (..., n_made, n_features), float32
+        Embeddings of the views that were made, each once.
+    made, asked : sequence of View
+        Which they are, and which are wanted.
+
+    Returns
+    -------
+    ndarray of shape (..., n_features), float32
+    """
+    return X[..., [made.index(view) for view in asked], :].mean(-2)
+
+
 def _leads_nowhere(file: Path) -> bool:
     """Tell whether this is a link to a file that is not there: to be listed, too."""
     return file.is_symlink() and not file.exists()

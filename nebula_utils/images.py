@@ -202,12 +202,27 @@ def trim_border(image: np.ndarray) -> np.ndarray:
         (_MAP_SIDE, _MAP_SIDE), Image.Resampling.BOX, reducing_gap=2
     )
     light = Image.fromarray(np.asarray(small).max(-1))
-    blurred = np.asarray(light.filter(ImageFilter.GaussianBlur(2)), np.float32)
-    lit = blurred[blurred > 4]
-    mask = blurred > max(4.0, 0.25 * float(np.median(lit)) if len(lit) else 4.0)
+    mask = find_lit(np.asarray(light.filter(ImageFilter.GaussianBlur(2)), np.float32))
     ring = np.ones_like(mask)
     ring[3:-3, 3:-3] = False
     return image if mask[ring].mean() > 0.5 else crop_inside(image, INSIDE)
+
+
+def find_lit(light: np.ndarray) -> np.ndarray:
+    """Say which pixels of a smoothed picture are more than a black border.
+
+    Parameters
+    ----------
+    light : ndarray of shape (h, w), float32
+        Brightness, 0 to 255.
+
+    Returns
+    -------
+    ndarray of shape (h, w), bool
+        True where it exceeds a quarter of the median of what is not black.
+    """
+    lit = light[light > 4]
+    return light > max(4.0, 0.25 * float(np.median(lit)) if len(lit) else 4.0)
 
 
 def compute_pixel_hash(image: np.ndarray) -> str:

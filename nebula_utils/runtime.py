@@ -20,7 +20,6 @@ from nebula_utils.backbone import (
     FAST_BACKBONE,
     Backbone,
     load_backbone,
-    resolve_backbone,
     write_whole_folder,
 )
 from nebula_utils.config import DEFAULT_BACKBONE, cache_dir
@@ -142,7 +141,6 @@ def load_extractor(name: str = DEFAULT_BACKBONE) -> Backbone | LiteBackbone:
     """
     if name != DEFAULT_BACKBONE:
         return load_backbone(name)
-    resolve_backbone(name)
     folder = cache_dir() / "backbones" / f"{name}-v{EXPORT_VERSION}-litert"
     write_whole_folder(folder, _convert_default)
     about = json.loads((folder / "about.json").read_text(encoding="utf-8"))

@@ -73,11 +73,11 @@ class Strategy:
         What differences of colour add to the discriminant's covariance.
     size : int
         Side of the network's input, px, of what `robust` makes.
-    by_palette : bool
-        Whether each palette in a class weighs the same, too: deep feature reweighting
-        with groups of type and palette (Kirichenko et al. 2022, arXiv:2204.02937).
-    erase : bool
-        Whether the palette is erased from the embeddings first (`erasure`).
+    palettes : {"ignored", "balanced", "erased"}
+        ``"balanced"``: each palette in a class weighs the same, too, which is deep
+        feature reweighting with groups of type and palette (Kirichenko et al. 2022,
+        arXiv:2204.02937). ``"erased"``: so, and the palette is erased from the
+        embeddings first (`erasure`).
     """
 
     name: str
@@ -90,8 +90,7 @@ class Strategy:
     makes: str = "views"
     colour: float = COLOUR
     size: int = IMAGE_SIZE
-    by_palette: bool = False
-    erase: bool = False
+    palettes: str = "ignored"
 
     def adapt(self, backbone: Backbone) -> Backbone:
         """Return the extractor as this strategy uses it."""
@@ -143,8 +142,8 @@ ROBUST = Strategy(
 _GREY = (View(colour="grey"),)
 ABLATION = (
     BALANCED,
-    Strategy("balanced by type and palette", balanced=True, by_palette=True),
-    Strategy("… and palette erased", balanced=True, by_palette=True, erase=True),
+    Strategy("balanced by type and palette", balanced=True, palettes="balanced"),
+    Strategy("… and palette erased", balanced=True, palettes="erased"),
     Strategy("luminance only", _GREY, _GREY, balanced=True),
     RANDOMISED,
     replace(ROBUST, name="robust without dust", makes="crops"),
@@ -205,7 +204,9 @@ def embed_dataset(
             X.reshape(-1, X.shape[2]),
             np.repeat(y, copies),
             np.repeat(dataset.groups, copies),
-            np.repeat(dataset.palettes, copies) if strategy.by_palette else None,
+            None
+            if strategy.palettes == "ignored"
+            else np.repeat(dataset.palettes, copies),
         )
     else:
         with_dust = strategy.makes == "dust"
@@ -412,18 +413,25 @@ def fit_strategy(
     judged = _judge(dataset, embeddings, rows)
     names = dataset.class_names
     if strategy.method == "logistic":
-        if not strategy.erase:
-            return fit_head(samples, judged, names, strategy.balanced)
-        assert samples.kind is not None
-        weight = compute_sample_weight(samples, strategy.balanced)
-        eraser = fit_eraser(samples.X, samples.kind, weight)
-        samples = samples._replace(X=eraser.apply(samples.X))
-        judged = judged._replace(X=eraser.apply(judged.X))
-        fit = fit_head(samples, judged, names, strategy.balanced)
-        return fit._replace(head=eraser.merge(fit.head))
+        if strategy.palettes == "erased":
+            return _fit_erased(samples, judged, names, strategy.balanced)
+        return fit_head(samples, judged, names, strategy.balanced)
     inner = splits.repeated_group_kfold(judged.y, judged.groups, CALIBRATION_FOLDS, 1)
     tests = [test for _, _, _, test in inner]
     return fit_folds(samples, judged, names, tests, strategy.colour)[1]
+
+
+def _fit_erased(
+    samples: Samples, judged: Samples, names: Sequence[str], balanced: bool
+) -> Fit:
+    """Fit on embeddings without a trace of the kind; answer for those with."""
+    assert samples.kind is not None
+    weight = compute_sample_weight(samples, balanced)
+    eraser = fit_eraser(samples.X, samples.kind, weight)
+    samples = samples._replace(X=eraser.apply(samples.X))
+    judged = judged._replace(X=eraser.apply(judged.X))
+    fit = fit_head(samples, judged, names, balanced)
+    return fit._replace(head=eraser.merge(fit.head))
 
 
 def _judge(dataset: Dataset, embeddings: Embeddings, rows: np.ndarray) -> Samples:

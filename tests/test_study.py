@@ -256,10 +256,12 @@ def test_erasure_leaves_no_linear_trace_of_the_palette():
     )
 
 
-@pytest.mark.parametrize("erase", [False, True])
-def test_palettes_can_be_balanced_and_erased(dataset, fake_backbone, tmp_cache, erase):
+@pytest.mark.parametrize("palettes", ["balanced", "erased"])
+def test_palettes_can_be_balanced_and_erased(
+    dataset, fake_backbone, tmp_cache, palettes
+):
     """Each palette of a class weighs the same; answers stay probabilities."""
-    strategy = Strategy("s", balanced=True, by_palette=True, erase=erase)
+    strategy = Strategy("s", balanced=True, palettes=palettes)
     embeddings = study.embed_dataset(dataset, fake_backbone, strategy, ("grey",))
     assert np.array_equal(embeddings.train.kind, dataset.palettes)
     fit = study.fit_strategy(dataset, embeddings, strategy)
