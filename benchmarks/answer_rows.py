@@ -8,8 +8,8 @@ from bench_classify import GOAL_PROCESS, GOAL_WARM
 from measuring import Options, Row, Times, judge, run_python, run_script, take_turns
 from synthetic import make_jpeg
 
-from nebula_utils.backbone import fetch_frozen_graph
-from nebula_utils.classifier import load_classifier
+from nebula_utils.classifier.classifier import load_classifier
+from nebula_utils.features.backbone import fetch_frozen_graph
 
 N_UPLOADS = 10  # of which a round takes the median
 BASELINE = "a new process with TensorFlow and the frozen graph, as the original's"

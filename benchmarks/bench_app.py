@@ -19,7 +19,7 @@ from playwright.sync_api import Page, sync_playwright
 from synthetic import make_jpeg
 
 from nebula_utils import config
-from nebula_utils.serving import TEMPLATE, limit_memory, make_environment
+from nebula_utils.classifier.serving import TEMPLATE, limit_memory, make_environment
 
 FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --no-first-run"
 PATIENCE = 180_000  # ms

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from synthetic import make_jpeg
 
-from nebula_utils import config, images
-from nebula_utils.classifier import Classifier, load_classifier
-from nebula_utils.features import Recipe
+from nebula_utils import config
+from nebula_utils.classifier.classifier import Classifier, load_classifier
+from nebula_utils.features.extraction import Recipe
+from nebula_utils.images import reading
 
 REPEATS = 30
 GOAL_WARM = 0.150  # s, median
@@ -45,10 +46,10 @@ def measure_parts(classifier: Classifier, data: bytes) -> dict[str, dict[str, fl
     """Return what each part of an answer costs."""
     views = tuple(dict.fromkeys(sum(classifier._list_questions(), ())))
     recipe = Recipe(views)
-    image = images.read_image(data, 512)
+    image = reading.read_image(data, 512)
     batch = recipe.make_views(image)
     return {
-        "decode": measure(lambda: images.read_image(data, 512)),
+        "decode": measure(lambda: reading.read_image(data, 512)),
         f"make {len(views)} views": measure(lambda: recipe.make_views(image)),
         f"embed {len(views)} views": measure(lambda: classifier._embed(batch)),
         "embed 1 view": measure(lambda: classifier._embed(batch[:1])),

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from nebula_utils.config import cache_dir
-from nebula_utils.runtime import load_extractor
+from nebula_utils.features.engines import load_extractor
 
 SIZES = (1000, 10_000)
 SIDE = 256  # px

@@ -8,12 +8,12 @@ from measuring import Options, Row, judge
 from PIL import Image
 from tqdm import tqdm
 
-from nebula_utils import images
-from nebula_utils.backbone import FAST_BACKBONE, load_backbone
 from nebula_utils.config import IMAGE_SIZE
-from nebula_utils.features import Extractor, Recipe, embed_views
-from nebula_utils.runtime import load_extractor
-from nebula_utils.stellarium import load_stellarium
+from nebula_utils.dataset.stellarium import load_stellarium
+from nebula_utils.features.backbone import FAST_BACKBONE, load_backbone
+from nebula_utils.features.engines import load_extractor
+from nebula_utils.features.extraction import Extractor, Recipe, embed_views
+from nebula_utils.images import reading
 
 N_PICTURES = 96
 SIDE = 1600  # px, longer side of the JPEGs
@@ -28,7 +28,7 @@ def write_large(folder: Path) -> list[Path]:
     chosen = np.linspace(0, len(table) - 1, min(N_PICTURES, len(table))).astype(int)
     paths = []
     for i, source in enumerate(tqdm(table.iloc[chosen], "textures", disable=None)):
-        picture = Image.fromarray(images.read_image(Path(source)))
+        picture = Image.fromarray(reading.read_image(Path(source)))
         scale = SIDE / max(picture.size)
         size = tuple(round(side * scale) for side in picture.size)
         path = folder / f"{i:03d}.jpg"
@@ -39,20 +39,20 @@ def write_large(folder: Path) -> list[Path]:
 
 def make_full(path: Path) -> np.ndarray:
     """Decode in full; the rest as `features` does it."""
-    return Recipe().make_views(images.read_image(path))[0]
+    return Recipe().make_views(reading.read_image(path))[0]
 
 
 def make_antialiased(path: Path) -> np.ndarray:
     """Decode in full and resize with Pillow's antialiased bilinear filter."""
-    square = Image.fromarray(images.centre_crop(images.read_image(path)))
+    square = Image.fromarray(reading.centre_crop(reading.read_image(path)))
     small = square.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
-    return images.to_float(np.asarray(small))
+    return reading.to_float(np.asarray(small))
 
 
 def make_reduced(path: Path) -> np.ndarray:
     """Decode at reduced size, as `features` does."""
     recipe = Recipe()
-    return recipe.make_views(images.read_image(path, recipe.min_side))[0]
+    return recipe.make_views(reading.read_image(path, recipe.min_side))[0]
 
 
 def embed(

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nebula_utils import cli
-from nebula_utils.training import fit_logistic
+from nebula_utils.training.fitting import fit_logistic
+from nebula_utils.workflow import cli
 
 
 def main() -> None:

@@ -25,11 +25,15 @@ from original import STEPS, list_photos, read_all
 from scipy.special import log_softmax
 from synthetic import make_photos
 
-from nebula_utils import images
-from nebula_utils.backbone import FAST_BACKBONE, fetch_frozen_graph, load_backbone
-from nebula_utils.features import extract_features
-from nebula_utils.runtime import load_extractor
-from nebula_utils.training import fit_logistic
+from nebula_utils.features.backbone import (
+    FAST_BACKBONE,
+    fetch_frozen_graph,
+    load_backbone,
+)
+from nebula_utils.features.engines import load_extractor
+from nebula_utils.features.extraction import extract_features
+from nebula_utils.images import reading
+from nebula_utils.training.fitting import fit_logistic
 
 ORIGINAL = "the original's way"
 STAGE = "the original's bottleneck stage"
@@ -78,7 +82,9 @@ class Photos:
         forward = mock.patch.object(
             self.network, "embed", side_effect=self.network.embed
         )
-        decode = mock.patch.object(images, "read_image", side_effect=images.read_image)
+        decode = mock.patch.object(
+            reading, "read_image", side_effect=reading.read_image
+        )
         with forward as passes, decode as decoded:
             found = extract(self.paths, self.network, self.cache)
         return {**found, "done": passes.call_count + decoded.call_count}

@@ -8,15 +8,15 @@ from measuring import Options, Row, judge, take_turns
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import recall_score
 
-from nebula_utils.discriminant import fit_folds
-from nebula_utils.evaluate import (
+from nebula_utils.training.discriminant import fit_folds
+from nebula_utils.training.fitting import Samples, fit_temperature
+from nebula_utils.training.scores import (
     N_RESAMPLES,
     Predictions,
     compute_balanced_accuracy,
     make_score,
     make_weights,
 )
-from nebula_utils.training import Samples, fit_temperature
 
 N_FEATURES, N_CLASSES, N_NEBULAE, N_FOLDS = 1024, 6, 60, 5
 N_SAMPLES = 8000

@@ -2,7 +2,7 @@
 
 import sys
 
-from nebula_utils.cli import main
+from nebula_utils.workflow.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

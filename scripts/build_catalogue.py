@@ -27,7 +27,7 @@ from catalogue_merge import (
 from catalogue_sources import Record, read_hnsky, read_openngc, read_stellarium
 
 from nebula_utils import config
-from nebula_utils.designations import canonical, name_key
+from nebula_utils.catalogue.designations import canonical, name_key
 from nebula_utils.files import write_atomic
 
 _log = logging.getLogger("build_catalogue")

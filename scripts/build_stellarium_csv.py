@@ -2,7 +2,7 @@
 
 Run as ``python scripts/build_stellarium_csv.py --package DIR``, with DIR Debian's
 stellarium-data 0.22.2 as `dpkg-deb -x` unpacks it. A texture's file name says which
-object is meant; the object's type and place come from data/catalogue.csv and
+object is meant; the object's type and place come from data/table.csv and
 OpenNGC; the place is checked against the sky corners of textures.json. What was seen
 by eye, or is a matter of judgement, stands with its reason in
 data/stellarium_corrections.csv and counts last, so it wins.
@@ -20,10 +20,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from nebula_utils import catalogue, config, stellarium
+from nebula_utils import config
+from nebula_utils.catalogue import table
+from nebula_utils.dataset import stellarium
 from nebula_utils.errors import CatalogueError
 from nebula_utils.files import write_atomic
-from nebula_utils.images import compute_pixel_hash, read_image
+from nebula_utils.images.reading import compute_pixel_hash, read_image
 
 _log = logging.getLogger("build_stellarium_csv")
 
@@ -161,7 +163,7 @@ def guess_name(file: str) -> str:
 def look_up(name: str) -> tuple[str, str, tuple[float, float] | None, str] | None:
     """Return canonical name, type or kind, place and source of an object.
 
-    OpenNGC decides between galaxy, cluster and nebula, data/catalogue.csv between
+    OpenNGC decides between galaxy, cluster and nebula, data/table.csv between
     the types of nebula; galaxies of UGC and PGC are believed by their number.
     """
     if name.startswith(("UGC", "PGC")):
@@ -170,7 +172,7 @@ def look_up(name: str) -> tuple[str, str, tuple[float, float] | None, str] | Non
     if row and row[1] in _OPENNGC_KINDS:
         return row[0], _OPENNGC_KINDS[row[1]], row[2], "openngc"
     try:
-        nebula = catalogue.resolve(name)
+        nebula = table.resolve(name)
     except CatalogueError:
         return None
     return nebula.name, nebula.type, (nebula.ra_deg, nebula.dec_deg), "catalogue"

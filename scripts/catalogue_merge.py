@@ -6,7 +6,7 @@ import numpy as np
 from catalogue_sources import Record
 from scipy.spatial import cKDTree
 
-from nebula_utils.designations import name_key
+from nebula_utils.catalogue.designations import name_key
 
 # Numbers that join records of two sources. Lynds' bright nebulae and the cluster
 # lists don't: one of their numbers often covers several nebulae.

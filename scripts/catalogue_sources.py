@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nebula_utils.designations import canonical, name_key
+from nebula_utils.catalogue.designations import canonical, name_key
 from nebula_utils.errors import SourceError
 from nebula_utils.files import compute_sha256
 

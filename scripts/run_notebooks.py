@@ -15,10 +15,11 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from nebula_utils import config, reporting
+from nebula_utils import config
 from nebula_utils.files import write_atomic
-from nebula_utils.findings import FINDINGS
-from nebula_utils.pipeline import KERNEL_ENVIRONMENT, find_notebooks
+from nebula_utils.report import writing
+from nebula_utils.report.findings import FINDINGS
+from nebula_utils.workflow.pipeline import KERNEL_ENVIRONMENT, find_notebooks
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 _FINDING = re.compile(r"(<!-- finding:begin -->\n).*?(\n<!-- finding:end -->)", re.S)
@@ -58,7 +59,7 @@ def fill_finding(notebook: nbformat.NotebookNode, name: str) -> None:
         for output in cell.get("outputs", [])
         if output["output_type"] == "stream"
     )
-    finding = FINDINGS[name](reporting.read_json(metrics_file), printed)
+    finding = FINDINGS[name](writing.read_json(metrics_file), printed)
     title = notebook.cells[0]
     title.source = _FINDING.sub(
         lambda match: f"{match[1]}**Finding:** {finding}{match[2]}", title.source
@@ -68,8 +69,8 @@ def fill_finding(notebook: nbformat.NotebookNode, name: str) -> None:
 def fill_readme() -> None:
     """Put the numbers of metrics.json into the README."""
     readme = config.REPOSITORY / "README.md"
-    metrics = reporting.read_json(config.REPORTS / "metrics.json")
-    write_text(readme, reporting.render_readme(metrics, readme.read_text("utf-8")))
+    metrics = writing.read_json(config.REPORTS / "metrics.json")
+    write_text(readme, writing.render_readme(metrics, readme.read_text("utf-8")))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -123,7 +123,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def textures() -> Path:
     """Give the folder of Stellarium's real textures, fetched if needed, or skip."""
-    stellarium = pytest.importorskip("nebula_utils.stellarium")
+    stellarium = pytest.importorskip("nebula_utils.dataset.stellarium")
     from nebula_utils.errors import NebulaError
 
     try:

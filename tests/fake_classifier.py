@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nebula_utils.classifier import Classifier
+from nebula_utils.classifier.classifier import Classifier
 from nebula_utils.config import CLASS_NAMES
-from nebula_utils.features import View
-from nebula_utils.heads import Head
+from nebula_utils.features.extraction import View
+from nebula_utils.training.heads import Head
 
 STRIP = ("grey", "red")
 
@@ -54,10 +54,10 @@ def make_classifier() -> Classifier:
 
 def export_tiny(folder: Path, manifest: pd.DataFrame) -> None:
     """Export a classifier whose network has one convolution, for LiteRT and all."""
-    from nebula_utils.backbone import Backbone
-    from nebula_utils.dataset import make_dataset
-    from nebula_utils.export import export_classifier
-    from nebula_utils.quiet import import_tensorflow
+    from nebula_utils.dataset.manifest import make_dataset
+    from nebula_utils.features.backbone import Backbone
+    from nebula_utils.features.quiet import import_tensorflow
+    from nebula_utils.training.export import export_classifier
 
     tf = import_tensorflow()
 

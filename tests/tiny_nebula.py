@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 from conftest import FakeBackbone
 
-from nebula_utils import cli, config, features
+from nebula_utils import config
+from nebula_utils.features import extraction
+from nebula_utils.workflow import cli
 
 IMAGES_A_PART = 4
 
@@ -28,8 +30,8 @@ class SlowBackbone(FakeBackbone):
 
 def main() -> int:
     """Do what the command line says."""
-    features.load_extractor = lambda name: SlowBackbone()
-    features.IMAGES_A_PART = IMAGES_A_PART
+    extraction.load_extractor = lambda name: SlowBackbone()
+    extraction.IMAGES_A_PART = IMAGES_A_PART
     config.NOTEBOOKS = Path(os.environ["TINY_NOTEBOOKS"])
     return cli.main()
 

@@ -1,0 +1,1 @@
+"""Notebook 02: sources of pictures, screening, groups and folds, composition."""

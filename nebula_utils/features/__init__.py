@@ -1,0 +1,1 @@
+"""Notebook 03: frozen networks, views of a picture, and its embeddings."""

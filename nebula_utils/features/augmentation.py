@@ -1,0 +1,370 @@
+"""Training views: crops as other photographers would frame them, with and without dust.
+
+A texture is one framing, one stretch, one palette. What the robust head is fitted on
+is many: random crops from inside the picture, turned (the sky has no up), processed
+as web photos are, and each in three colours - as it is, at random, and grey. Makers
+here have what `features.Recipe` has (``key``, ``n_views``, ``min_side``,
+``make_views``), so that `features` caches their embeddings like any other.
+"""
+
+import io
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from scipy.ndimage import gaussian_filter
+
+from nebula_utils.config import IMAGE_SIZE
+from nebula_utils.counterfactuals import colour, dust
+from nebula_utils.images import reading
+
+Floats = NDArray[np.float32]
+
+# Raised when the same maker gives other pixels than before.
+AUGMENT_VERSION = 1
+COLOURS = ("as_is", "random", "grey")  # of each crop, in this order
+MASK_SIDE = 96  # px, of the map of what is sky and what is a black border
+SMALLEST_CROP = 0.4  # of the part of the picture that is not black
+MOST_BLACK = 0.15  # of a crop
+CENTRE_ROOM = 0.42  # a crop's centre may be this share of its side off the middle
+TRIES = 10
+
+
+@dataclass(frozen=True)
+class RandomCrops:
+    """Crops of a picture, three quarters of them processed as web photos are.
+
+    Attributes
+    ----------
+    n_crops : int
+        Crops a picture; each gives three views, see `COLOURS`.
+    size : int
+        Side of the views, px.
+    """
+
+    n_crops: int
+    size: int = IMAGE_SIZE
+
+    @property
+    def key(self) -> str:
+        """The maker in one line; equal keys give equal pixels."""
+        return _make_key("crops", n=self.n_crops, size=self.size)
+
+    @property
+    def n_views(self) -> int:
+        """How many views `make_views` gives."""
+        return self.n_crops * len(COLOURS)
+
+    @property
+    def min_side(self) -> int:
+        """Shorter side, px, below which decoding at reduced size costs detail."""
+        return round(self.size / SMALLEST_CROP)
+
+    def make_views(self, image: np.ndarray, seed: int = 0) -> list[Floats]:
+        """Return the views of one picture, three a crop.
+
+        Parameters
+        ----------
+        image : ndarray of shape (h, w, 3), uint8
+            RGB.
+        seed : int
+            Equal seeds give equal views.
+
+        Returns
+        -------
+        list of ndarray of shape (size, size, 3), float32
+            In [0, 1].
+        """
+        rng = np.random.default_rng([AUGMENT_VERSION, seed])
+        mask = make_content_mask(image)
+        views = []
+        for number in range(self.n_crops):
+            crop = turn(resize(crop_at_random(image, mask, rng), self.size), rng)
+            if number % 4:
+                crop = process_as_photo(crop, rng)
+            views += make_colours(crop, rng)
+        return views
+
+
+@dataclass(frozen=True)
+class DustyCrops:
+    """Crops of a picture with a simulated dark nebula in front, and without.
+
+    Attributes
+    ----------
+    n_crops : int
+        Crops a picture; each gives three views with the nebula, then three without.
+    size : int
+        Side of the views, px.
+    """
+
+    n_crops: int
+    size: int = IMAGE_SIZE
+
+    @property
+    def key(self) -> str:
+        """The maker in one line; equal keys give equal pixels."""
+        return _make_key("dusty", n=self.n_crops, size=self.size)
+
+    @property
+    def n_views(self) -> int:
+        """How many views `make_views` gives."""
+        return self.n_crops * 2 * len(COLOURS)
+
+    @property
+    def min_side(self) -> int:
+        """Shorter side, px, below which decoding at reduced size costs detail."""
+        return round(self.size / SMALLEST_CROP)
+
+    def make_views(self, image: np.ndarray, seed: int = 0) -> list[Floats]:
+        """Return the views of one picture; see `RandomCrops.make_views`."""
+        rng = np.random.default_rng([AUGMENT_VERSION, 1, seed])
+        mask = make_content_mask(image)
+        views = []
+        for _ in range(self.n_crops):
+            crop = turn(resize(crop_at_random(image, mask, rng), self.size), rng)
+            if np.median(crop) < 0.06:  # a black sky shows no dust
+                crop = stretch_levels(crop, rng)
+            pair = dust.simulate_dark_nebula(crop, int(rng.integers(2**31)))
+            views += make_pair_views(pair, rng)
+        return views
+
+
+@dataclass(frozen=True)
+class SimulatedScenes:
+    """Simulated star fields with a dark nebula, and the same without.
+
+    Attributes
+    ----------
+    sky : str
+        One of `dust.SKIES`.
+    size : int
+        Side of the views, px.
+    """
+
+    sky: str
+    size: int = IMAGE_SIZE
+
+    @property
+    def key(self) -> str:
+        """The maker in one line; equal keys give equal pixels."""
+        return _make_key("scene", sky=self.sky, size=self.size)
+
+    @property
+    def n_views(self) -> int:
+        """How many views `simulate_views` gives."""
+        return 2 * len(COLOURS)
+
+    def simulate_views(self, seed: int) -> list[Floats]:
+        """Return three views with the nebula, then three without."""
+        rng = np.random.default_rng([AUGMENT_VERSION, 2, seed])
+        side = round(self.size * 8 / 7)
+        pair = dust.simulate_dark_nebula(
+            None, int(rng.integers(2**31)), shape=(side, side), sky=self.sky
+        )
+        zoom = rng.uniform(0.55, 1) if rng.random() < 0.5 else 1.0
+        crop = max(1, round(side * zoom))
+        top, left = rng.integers(0, side - crop + 1, 2)
+        cut = [
+            resize(reading.to_uint8(p[top : top + crop, left : left + crop]), self.size)
+            for p in pair
+        ]
+        return make_pair_views((cut[0], cut[1]), rng)
+
+
+def make_content_mask(image: np.ndarray) -> NDArray[np.bool_]:
+    """Say which parts of a picture are more than a black border.
+
+    Parameters
+    ----------
+    image : ndarray of shape (h, w, 3), uint8
+        RGB.
+
+    Returns
+    -------
+    ndarray of shape (96, 96), bool
+        True where the smoothed brightness exceeds a quarter of its median.
+    """
+    small = reading.resize_image(image, MASK_SIDE, MASK_SIDE).max(-1)
+    return reading.find_lit(gaussian_filter(small.astype(np.float32), 2))
+
+
+def crop_at_random(
+    image: np.ndarray, mask: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Cut a square that holds the picture's middle and little black border.
+
+    Parameters
+    ----------
+    image : ndarray of shape (h, w, 3), uint8
+        RGB.
+    mask : ndarray of shape (96, 96), bool
+        From `make_content_mask`.
+    rng : Generator
+        Decides place and size: 0.4 to 1 of the part that is not black, and the least
+        black of ten tries if none has little enough.
+
+    Returns
+    -------
+    ndarray of shape (side, side, 3), uint8
+    """
+    height, width = image.shape[:2]
+    top, bottom = _find_extent(mask.mean(1), height)
+    left, right = _find_extent(mask.mean(0), width)
+    largest = min(bottom - top, right - left)
+    best: tuple[float, float, float, float] | None = None
+    for _ in range(TRIES):
+        side = largest * float(np.exp(rng.uniform(np.log(SMALLEST_CROP), 0)))
+        y = _draw_centre(top, bottom, height, side, rng)
+        x = _draw_centre(left, right, width, side, rng)
+        rows = _to_mask(y - side / 2, y + side / 2, height)
+        columns = _to_mask(x - side / 2, x + side / 2, width)
+        black = 1 - float(mask[rows, columns].mean())
+        if best is None or black < best[0]:
+            best = (black, y, x, side)
+        if black < MOST_BLACK:
+            break
+    assert best is not None
+    _, y, x, side = best
+    pixels = int(min(max(64, side), height, width))
+    row = int(np.clip(y - pixels / 2, 0, height - pixels))
+    column = int(np.clip(x - pixels / 2, 0, width - pixels))
+    return image[row : row + pixels, column : column + pixels]
+
+
+def resize(image: np.ndarray, size: int) -> Floats:
+    """Return a uint8 square as float32 (size, size, 3) in [0, 1]."""
+    return reading.to_float(reading.resize_image(image, size, size))
+
+
+def turn(picture: Floats, rng: np.random.Generator) -> Floats:
+    """Turn by a multiple of 90 degrees and perhaps mirror: the sky has no up."""
+    turned = np.rot90(picture, int(rng.integers(4)))
+    mirrored = turned[:, ::-1] if rng.random() < 0.5 else turned
+    return np.ascontiguousarray(mirrored)
+
+
+def stretch_levels(picture: Floats, rng: np.random.Generator) -> Floats:
+    """Move black point, white point and median as image processing does."""
+    grey = picture[::2, ::2].mean(-1)
+    white = 1 + (max(np.percentile(grey, 99.7), 0.08) - 1) * rng.uniform()
+    black = np.percentile(grey, 1) * rng.uniform()
+    picture = np.clip((picture - black) / max(white - black, 0.05), 0, 1)
+    median = float(np.median(picture[::2, ::2].mean(-1)))
+    target = rng.uniform(0.05, 0.35)
+    if 0.01 < median < 0.7:
+        picture = picture ** np.clip(np.log(target) / np.log(median), 0.45, 1.6)
+    return picture.astype(np.float32)
+
+
+def process_as_photo(picture: Floats, rng: np.random.Generator) -> Floats:
+    """Do to a picture what happens to photos on their way to the web.
+
+    Parameters
+    ----------
+    picture : ndarray of shape (h, w, 3), float32
+        In [0, 1].
+    rng : Generator
+        Decides which of these happen, and how much: levels, blur or seeing,
+        sharpening, noise, vignette, a border, a watermark, JPEG.
+
+    Returns
+    -------
+    ndarray of shape (h, w, 3), float32
+        In [0, 1].
+    """
+    if rng.random() < 0.6:
+        picture = stretch_levels(picture, rng)
+    if rng.random() < 0.3:
+        sigma = rng.uniform(0.3, 1.1)
+        picture = gaussian_filter(picture, (sigma, sigma, 0))
+    if rng.random() < 0.15:
+        detail = picture - gaussian_filter(picture, (1, 1, 0))
+        picture = picture + rng.uniform(0.3, 1) * detail
+    if rng.random() < 0.35:
+        channels = 3 if rng.random() < 0.5 else 1
+        noise = rng.standard_normal((*picture.shape[:2], channels), np.float32)
+        picture = picture + noise * rng.uniform(0, 0.04)
+    if rng.random() < 0.1:
+        picture = _darken_corners(picture, rng)
+    if rng.random() < 0.08:
+        picture = _add_border(picture, rng)
+    encoded = Image.fromarray(reading.to_uint8(picture))
+    if rng.random() < 0.08:
+        _write_watermark(encoded, rng)
+    if rng.random() < 0.5:
+        buffer = io.BytesIO()
+        encoded.save(buffer, "JPEG", quality=int(rng.integers(40, 96)))
+        encoded = Image.open(buffer)
+    return reading.to_float(np.asarray(encoded))
+
+
+def make_colours(picture: Floats, rng: np.random.Generator) -> list[Floats]:
+    """Return the picture as it is, in random colours, and grey."""
+    seed = int(rng.integers(2**31))
+    changed = colour.randomise_colour(picture[None], seed)[0]
+    return [picture, changed, colour.to_grey(picture)]
+
+
+def make_pair_views(
+    pair: tuple[Floats, Floats], rng: np.random.Generator
+) -> list[Floats]:
+    """Return the views of a scene with and without dust, processed alike."""
+    seed = int(rng.integers(2**31))
+    views = []
+    for picture in pair:
+        same = np.random.default_rng(seed)
+        views += make_colours(process_as_photo(picture, same), same)
+    return views
+
+
+def _find_extent(lit: np.ndarray, length: int) -> tuple[float, float]:
+    filled = np.flatnonzero(lit > 0.12)
+    if len(filled) < MASK_SIDE / 4:
+        return 0.08 * length, 0.92 * length
+    return filled[0] / MASK_SIDE * length, (filled[-1] + 1) / MASK_SIDE * length
+
+
+def _draw_centre(
+    low: float, high: float, length: int, side: float, rng: np.random.Generator
+) -> float:
+    first = max(low + side / 2, length / 2 - CENTRE_ROOM * side)
+    last = min(high - side / 2, length / 2 + CENTRE_ROOM * side)
+    return rng.uniform(first, last) if first < last else (first + last) / 2
+
+
+def _to_mask(low: float, high: float, length: int) -> slice:
+    first = max(0, int(low / length * MASK_SIDE))
+    return slice(first, max(first, int(high / length * MASK_SIDE)) + 1)
+
+
+def _darken_corners(picture: Floats, rng: np.random.Generator) -> Floats:
+    height, width = picture.shape[:2]
+    rows, columns = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    radius = np.hypot(columns * rng.uniform(0.7, 1.2), rows * rng.uniform(0.7, 1.2))
+    loss = rng.uniform(0.2, 1) * np.maximum(radius - 0.6, 0) ** 1.5
+    return picture * np.clip(1 - loss, 0, 1)[..., None].astype(np.float32)
+
+
+def _add_border(picture: Floats, rng: np.random.Generator) -> Floats:
+    framed = picture.copy()
+    thickness = int(rng.integers(4, 22))
+    value = 0.0 if rng.random() < 0.8 else 1.0
+    if rng.random() < 0.5:
+        framed[:thickness] = framed[-thickness:] = value
+    else:
+        framed[:, :thickness] = framed[:, -thickness:] = value
+    return framed
+
+
+def _write_watermark(picture: Image.Image, rng: np.random.Generator) -> None:
+    letters = "".join(rng.choice(list("abcdefgh 12"), 10))
+    place = (int(rng.integers(5, 120)), int(rng.choice([6, picture.height - 19])))
+    shade = tuple(int(v) for v in rng.integers(120, 255, 3))
+    ImageDraw.Draw(picture).text(place, f"(c) {letters}", fill=shade)
+
+
+def _make_key(kind: str, **parameters: object) -> str:
+    return json.dumps({"augment": AUGMENT_VERSION, "kind": kind, **parameters})

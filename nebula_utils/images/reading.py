@@ -1,0 +1,418 @@
+"""Decode any picture to uint8 RGB, or say in plain words why it can't be used.
+
+Every function here works on arrays of shape (h, w, 3), uint8, RGB, 0–255, sRGB.
+"""
+
+import hashlib
+import io
+import os
+import stat
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+# The plugins are imported by name so that Pillow never loads its forty others.
+from PIL import (  # noqa: F401
+    Image,
+    ImageFilter,
+    ImageOps,
+    MpoImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from nebula_utils.errors import ImageError
+from nebula_utils.images import scientific
+
+MAX_BYTES = 60_000_000
+INSIDE = 0.85  # share of a side that is kept of a picture with a dark border
+_MAP_SIDE = 96  # px, of the map of what is lit
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_MAGIC = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+    b"SIMPLE  =": "FITS",
+}
+_NOT_IMAGES = {
+    b"%PDF": "a PDF document",
+    b"PK\x03\x04": "a ZIP archive or an office document",
+    b"\x1f\x8b": "a gzip archive (unpack it first)",
+    b"XISF0100": "PixInsight's XISF (export it as FITS or TIFF)",
+    b"\x7fELF": "a program",
+    b"MZ": "a program",
+}
+
+_CUT_SIGNS = ("truncated", "too small for requested", "end of file", "outside of file")
+
+# A filter for good, not catch_warnings(), which is not safe between threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def read_image(
+    source: Path | str | bytes | bytearray | memoryview, min_side: int | None = None
+) -> np.ndarray:
+    """Decode a picture; its content decides the format, not its name.
+
+    JPEG, PNG, WebP, TIFF, GIF (first frame), BMP, HEIC and FITS are read. EXIF
+    orientation is applied, transparency is laid over black (the sky), 16-bit
+    pixels keep their high byte, and floating-point and FITS data get an
+    automatic asinh stretch. Colour profiles are ignored: pixels count as sRGB,
+    so that the same file gives the same array with every version of Pillow.
+
+    Parameters
+    ----------
+    source : Path, str or bytes
+        A file's path, or the file's content.
+    min_side : int, optional
+        Decode at reduced size, as long as the shorter side stays at or above
+        this many px: much faster where a small picture is all that is needed.
+
+    Returns
+    -------
+    ndarray of uint8, shape (h, w, 3)
+        RGB, 0–255.
+
+    Raises
+    ------
+    ImageError
+        For anything that can't be used: missing, unreadable, too large, too
+        small, cut off, damaged, not an image. Nothing else is raised.
+    """
+    try:
+        data = _read_bytes(source)
+        kind = _detect_format(data)
+        if kind == "FITS":
+            return _shrink(scientific.read_fits(data), min_side)
+        return _read_with_pillow(data, kind, min_side)
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise nearly everything on bad bytes
+        raise ImageError(_explain(error)) from error
+
+
+def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize to (height, width, 3); shrinking averages areas, so stars keep no rings.
+
+    Raises
+    ------
+    ImageError
+        If a side is below 1 px or the array is no uint8 RGB picture.
+    """
+    picture = Image.fromarray(_check(image))
+    if height < 1 or width < 1:
+        raise ImageError(f"can't resize to {width} × {height} px: give at least 1 × 1")
+    if (height, width) == image.shape[:2]:
+        return image.copy()
+    shrinks = height <= image.shape[0] and width <= image.shape[1]
+    method = Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
+    return np.array(picture.resize((width, height), method))
+
+
+def resize_short_side(image: np.ndarray, size: int) -> np.ndarray:
+    """Resize so that the shorter side is ``size`` px; proportions are kept.
+
+    Raises
+    ------
+    ImageError
+        If ``size`` is below 1 or the array is no uint8 RGB picture.
+    """
+    height, width = _check(image).shape[:2]
+    scale = size / min(height, width)
+    return resize_image(
+        image, max(size, round(height * scale)), max(size, round(width * scale))
+    )
+
+
+def pad_to_square(image: np.ndarray, fill: int = 0) -> np.ndarray:
+    """Add borders of ``fill`` (0–255) until (s, s, 3); nothing is stretched."""
+    height, width = _check(image).shape[:2]
+    side = max(height, width)
+    square = np.full((side, side, 3), fill, np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = image
+    return square
+
+
+def centre_crop(
+    image: np.ndarray, height: int | None = None, width: int | None = None
+) -> np.ndarray:
+    """Cut (height, width, 3) from the middle; by default the largest square.
+
+    Raises
+    ------
+    ImageError
+        If the crop is empty or larger than the picture.
+    """
+    full_height, full_width = _check(image).shape[:2]
+    side = min(full_height, full_width)
+    height, width = height or side, width or side
+    if not (1 <= height <= full_height and 1 <= width <= full_width):
+        raise ImageError(
+            f"can't crop {width} × {height} px from {full_width} × {full_height}"
+        )
+    top, left = (full_height - height) // 2, (full_width - width) // 2
+    return image[top : top + height, left : left + width].copy()
+
+
+def crop_inside(image: np.ndarray, fraction: float) -> np.ndarray:
+    """Keep the inner ``fraction`` (0–1] of each side, e.g. to cut off a vignette.
+
+    Raises
+    ------
+    ImageError
+        If ``fraction`` is outside (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise ImageError(
+            f"can't keep {fraction} of a side: give more than 0, at most 1"
+        )
+    height, width = _check(image).shape[:2]
+    return centre_crop(
+        image, max(1, round(height * fraction)), max(1, round(width * fraction))
+    )
+
+
+def trim_border(image: np.ndarray) -> np.ndarray:
+    """Keep the inner 85 % of each side of a picture whose border is dark.
+
+    Parameters
+    ----------
+    image : ndarray of shape (h, w, 3), uint8
+        RGB.
+
+    Returns
+    -------
+    ndarray of shape (h', w', 3), uint8
+        The picture as it is if more than half of its outermost thirtieth is brighter,
+        once blurred, than a quarter of the picture's median light; else its inside:
+        textures that fade to black, framed pictures, a nebula on an empty sky.
+    """
+    _check(image)
+    small = Image.fromarray(image).resize(
+        (_MAP_SIDE, _MAP_SIDE), Image.Resampling.BOX, reducing_gap=2
+    )
+    light = Image.fromarray(np.asarray(small).max(-1))
+    mask = find_lit(np.asarray(light.filter(ImageFilter.GaussianBlur(2)), np.float32))
+    ring = np.ones_like(mask)
+    ring[3:-3, 3:-3] = False
+    return image if mask[ring].mean() > 0.5 else crop_inside(image, INSIDE)
+
+
+def find_lit(light: np.ndarray) -> np.ndarray:
+    """Say which pixels of a smoothed picture are more than a black border.
+
+    Parameters
+    ----------
+    light : ndarray of shape (h, w), float32
+        Brightness, 0 to 255.
+
+    Returns
+    -------
+    ndarray of shape (h, w), bool
+        True where it exceeds a quarter of the median of what is not black.
+    """
+    lit = light[light > 4]
+    return light > max(4.0, 0.25 * float(np.median(lit)) if len(lit) else 4.0)
+
+
+def compute_pixel_hash(image: np.ndarray) -> str:
+    """Return the SHA-256 of shape and pixels, equal for equal pictures.
+
+    Files of one picture may differ in their bytes (PNG compression levels);
+    decoded by `read_image` at full size they have one hash.
+    """
+    digest = hashlib.sha256("x".join(map(str, _check(image).shape)).encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
+
+
+def to_float(image: np.ndarray) -> np.ndarray:
+    """Scale uint8 (…, h, w, 3), 0–255, to float32 in [0, 1]."""
+    return np.asarray(image, np.float32) / np.float32(255)
+
+
+def to_uint8(image: np.ndarray) -> np.ndarray:
+    """Scale floats (…, h, w, 3) in [0, 1] to uint8, 0–255; the rest is clipped."""
+    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _read_bytes(source: Path | str | bytes | bytearray | memoryview) -> bytes:
+    if isinstance(source, bytes | bytearray | memoryview):
+        data = bytes(source)
+    elif isinstance(source, str | os.PathLike):
+        data = _read_file(Path(source))
+    else:
+        raise ImageError(f"not an image: a {type(source).__name__}, not path or bytes")
+    if len(data) > MAX_BYTES:
+        raise ImageError(_too_many_bytes())
+    if not data:
+        raise ImageError("not an image: the file is empty")
+    return data
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError("not an image: this is a folder; name the files in it")
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("not an image: this is a device or a pipe, not a file")
+        if status.st_size > MAX_BYTES:
+            raise ImageError(_too_many_bytes())
+        with open(path, "rb") as stream:
+            return stream.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise ImageError("no such file: check its name and folder") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"the file can't be read: {reason}") from error
+
+
+def _too_many_bytes() -> str:
+    limit = f"{MAX_BYTES / 1e6:.0f} MB"
+    return f"the file is larger than {limit}: save a smaller copy of the picture"
+
+
+def _detect_format(data: bytes) -> str:
+    for magic, kind in _MAGIC.items():
+        if data.startswith(magic):
+            return kind
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        return "HEIF"
+    for magic, name in _NOT_IMAGES.items():
+        if data.startswith(magic):
+            raise ImageError(f"not an image: {name}")
+    raise ImageError(f"not an image: {_describe_text(data[:1024])}")
+
+
+def _refuse_if_cut(data: bytes, kind: str) -> None:
+    # Two formats say early how long they are, and fail oddly when they are not.
+    needed = 0
+    if kind == "WEBP":
+        needed = int.from_bytes(data[4:8], "little") + 8
+    elif kind == "TIFF" and data[2] + data[3] == 42:
+        order: Literal["little", "big"] = "little" if data[:1] == b"I" else "big"
+        needed = int.from_bytes(data[4:8], order) + 2
+    if needed > len(data):
+        raise ImageError(
+            f"the picture is cut off: {len(data):,} of {needed:,} bytes or more; "
+            "get the file again"
+        )
+
+
+def _describe_text(start: bytes) -> str:
+    lowered = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if b"<svg" in lowered:
+        return "an SVG drawing (scripts and all): export it as PNG"
+    if lowered.startswith((b"<!doctype html", b"<html", b"<script")):
+        return "a web page (HTML): save the picture itself"
+    printable = sum(byte >= 32 or byte in b"\t\r\n" for byte in start)
+    if b"\0" not in start and printable >= 0.95 * len(start):
+        return "this is text"
+    return "unknown kind of data; JPEG, PNG, WebP, TIFF, GIF, BMP, HEIC, FITS are read"
+
+
+def _read_with_pillow(data: bytes, kind: str, min_side: int | None) -> np.ndarray:
+    if kind == "HEIF":
+        _register_heif()
+    _refuse_if_cut(data, kind)
+    try:
+        picture = Image.open(io.BytesIO(data), formats=[kind])
+    except UnidentifiedImageError as error:
+        if kind == "TIFF":
+            return _shrink(scientific.read_tiff(data), min_side)
+        raise ImageError(
+            f"the {kind} file is damaged or is cut off: its header can't be read"
+        ) from error
+    with picture:
+        scientific.check_size(*picture.size)
+        if _is_planar_16_bit(picture):
+            return _shrink(scientific.read_tiff(data), min_side)
+        if min_side and picture.format in ("JPEG", "MPO"):
+            picture.draft("RGB", (min_side, min_side))
+        picture.load()
+        return _shrink(_to_rgb(_turn_upright(picture)), min_side)
+
+
+def _register_heif() -> None:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
+
+def _turn_upright(picture: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # a damaged EXIF block does not make the picture useless
+        return picture
+
+
+def _to_rgb(picture: Image.Image) -> np.ndarray:
+    if picture.mode.startswith("I;16"):
+        depth = _tiff_bit_depth(picture)
+        grey = (np.array(picture) >> (depth - 8)).astype(np.uint8)
+        return scientific.to_rgb(grey)
+    if picture.mode in ("I", "F"):
+        return scientific.scale_numbers(np.array(picture))
+    transparent = picture.mode in ("LA", "La", "PA", "RGBA", "RGBa")
+    if transparent or "transparency" in picture.info:
+        layered = picture.convert("RGBA")
+        black = Image.new("RGB", layered.size)
+        black.paste(layered, mask=layered.getchannel("A"))
+        return np.array(black)
+    return np.array(picture.convert("RGB"))
+
+
+def _tiff_bit_depth(picture: Image.Image) -> int:
+    bits = getattr(picture, "tag_v2", {}).get(258, (16,))
+    return 12 if tuple(np.atleast_1d(bits)) == (12,) else 16
+
+
+def _is_planar_16_bit(picture: Image.Image) -> bool:
+    # Pillow mixes up the bytes of these; tag 284 is PlanarConfiguration.
+    tags = getattr(picture, "tag_v2", {})
+    return (
+        tags.get(284) == 2
+        and _tiff_bit_depth(picture) == 16
+        and (set(np.atleast_1d(tags.get(258, 8))) == {16})
+    )
+
+
+def _shrink(image: np.ndarray, min_side: int | None) -> np.ndarray:
+    factor = min(image.shape[:2]) // min_side if min_side else 1
+    return np.array(Image.fromarray(image).reduce(factor)) if factor > 1 else image
+
+
+def _check(image: np.ndarray) -> np.ndarray:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ImageError(
+            "needs a uint8 picture of shape (h, w, 3), "
+            f"got {image.dtype} of shape {image.shape}"
+        )
+    return image
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return scientific.explain_size("more pixels than is safe to decode")
+    if isinstance(error, MemoryError):
+        return "the picture is too large for this machine's memory: save a smaller copy"
+    text = str(error).split("\n")[0][:120] or type(error).__name__
+    signs = any(sign in text.lower() for sign in _CUT_SIGNS)
+    if signs or isinstance(error, EOFError):
+        return "the picture is cut off: get the file again"
+    if not isinstance(error, OSError | SyntaxError):  # no words for people in those
+        text = "its header makes no sense"
+    return f"the picture is damaged: {text}"

@@ -1,0 +1,1 @@
+"""Every figure and table, metrics.json, the model card."""

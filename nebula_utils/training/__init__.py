@@ -1,0 +1,1 @@
+"""Notebook 04: heads, cross-validation, scores with intervals, certainty, export."""

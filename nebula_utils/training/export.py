@@ -1,0 +1,161 @@
+"""Write the classifier that `classify` and the app load: arrays, JSON and a text."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nebula_utils.classifier.classifier import FORMAT_VERSION
+from nebula_utils.config import DATA
+from nebula_utils.dataset.manifest import Dataset
+from nebula_utils.features.backbone import Backbone
+from nebula_utils.features.engines import export_lite
+from nebula_utils.features.extraction import Recipe, View
+from nebula_utils.files import compute_sha256, seal, write_atomic
+from nebula_utils.images import reading
+from nebula_utils.training.heads import Head
+from nebula_utils.training.study import INSIDE
+
+THUMBNAIL_SIDE = 96  # px
+EXAMPLE_SIDE = 384  # px
+# What model.json has the checksums of; examples.npz is not always there.
+FILES = "backbone.tflite head.npz neighbours.npz examples.npz labels.txt".split()
+SHOWN_COLUMNS = ("nebula", "label", "credit", "licence")
+FREE_LICENCES = ("CC", "public domain")
+
+
+def export_classifier(
+    folder: Path,
+    head: Head,
+    backbone: Backbone,
+    views: tuple[View, ...],
+    counterfactuals: tuple[str, ...],
+    threshold: float,
+    dataset: Dataset,
+    X: np.ndarray,
+    about: dict[str, Any],
+    trim: bool = False,
+) -> None:
+    """Write everything that `classifier.load_classifier` reads.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if needed; each file in it is replaced whole, ``model.json`` last.
+    head : Head
+        Calibrated.
+    backbone : Backbone
+        The feature extractor that the head belongs to.
+    views : tuple of View
+        Views whose embeddings are averaged.
+    counterfactuals : tuple of str
+        Colour interventions that the classifier shall answer too.
+    threshold : float
+        Of the conformal prediction set.
+    dataset : Dataset
+        Training pictures, for the nearest neighbours.
+    X : ndarray of shape (n_images, n_features), float32
+        Their embeddings.
+    about : dict
+        What else ``model.json`` shall say, e.g. metrics and calibration.
+    trim : bool
+        Whether a dark border is cut off first.
+
+    Raises
+    ------
+    BackboneError
+        If the backbone can't be converted for LiteRT.
+    """
+    export_lite(backbone, folder / "backbone.tflite")
+    head.save(folder / "head.npz")
+    _write_neighbours(folder / "neighbours.npz", dataset, X)
+    _write_examples(folder / "examples.npz", head, dataset, X)
+    _write_text(folder / "labels.txt", "\n".join(head.class_names) + "\n")
+    data = sorted(DATA.glob("*.csv"))
+    content = {
+        "format_version": FORMAT_VERSION,
+        "classes": list(head.class_names),
+        "backbone": {
+            "name": backbone.name,
+            "sha256": backbone.sha256,
+            "n_features": backbone.n_features,
+            "map_start": backbone.map_start,
+        },
+        "preprocessing": {"views": [list(view) for view in views], "trim": trim},
+        "counterfactuals": list(counterfactuals),
+        "files": {
+            name: compute_sha256(folder / name)
+            for name in FILES
+            if (folder / name).is_file()
+        },
+        "data_version": {file.name: compute_sha256(file) for file in data},
+        **about,
+        "calibration": {**about.get("calibration", {}), "threshold": threshold},
+    }
+    text = json.dumps(seal(content), indent=1, sort_keys=True, ensure_ascii=False)
+    _write_text(folder / "model.json", text + "\n")
+
+
+def is_free(licence: str) -> bool:
+    """Say whether a licence lets us show the picture, small and with its credit."""
+    return licence.startswith(FREE_LICENCES)
+
+
+def _write_neighbours(path: Path, dataset: Dataset, X: np.ndarray) -> None:
+    rows = dataset.manifest
+    centred = X - X.mean(0)
+    norm = np.linalg.norm(centred, axis=1, keepdims=True)
+    may_show = np.array([is_free(licence) for licence in rows["licence"]])
+    thumbnails = np.zeros((len(rows), THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), np.uint8)
+    for i in np.flatnonzero(may_show):
+        thumbnails[i] = _read_square(rows.iloc[i], THUMBNAIL_SIDE)
+    with write_atomic(path) as temporary:
+        np.savez(
+            temporary,
+            X=(centred / norm).astype(np.float32),
+            mean=X.mean(0),
+            nebula=rows["nebula"].to_numpy(str),
+            label=rows["label"].to_numpy(str),
+            credit=rows["credit"].to_numpy(str),
+            licence=rows["licence"].to_numpy(str),
+            may_show=may_show,
+            thumbnails=thumbnails,
+        )
+
+
+def _write_examples(path: Path, head: Head, dataset: Dataset, X: np.ndarray) -> None:
+    """Keep pictures to try: the surest of each class, and those held out."""
+    rows = dataset.manifest
+    truth = head.predict_proba(X)[np.arange(len(X)), dataset.y]
+    clear = np.array([is_free(licence) for licence in rows["licence"]])
+    clear &= ~dataset.is_ambiguous
+    order = np.argsort(-truth, kind="stable")
+    first = {dataset.y[i]: i for i in order[::-1] if clear[i]}
+    trained = rows.iloc[[first[label] for label in sorted(first)]]
+    held_out = dataset.held_out
+    held_out = held_out[held_out["licence"].map(is_free).astype(bool)]
+    chosen = pd.concat([held_out, trained])
+    pictures = [_read_square(row, EXAMPLE_SIDE) for _, row in chosen.iterrows()]
+    if not pictures:
+        path.unlink(missing_ok=True)
+        return
+    with write_atomic(path) as temporary:
+        np.savez_compressed(
+            temporary,
+            pictures=np.stack(pictures),
+            trained=np.arange(len(chosen)) >= len(held_out),
+            **{name: chosen[name].to_numpy(str) for name in SHOWN_COLUMNS},
+        )
+
+
+def _read_square(row: pd.Series, side: int) -> np.ndarray:
+    recipe = Recipe((View(side),), INSIDE.get(row["source"], 1.0))
+    image = reading.read_image(Path(row["path"]), recipe.min_side)
+    return reading.to_uint8(recipe.make_views(image)[0])
+
+
+def _write_text(path: Path, text: str) -> None:
+    with write_atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,1 @@
+"""The command line, papermill runs, sweeps, and where each number comes from."""

@@ -1,0 +1,63 @@
+"""The causal test with dust: only the dust changes, and nothing else."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nebula_utils.bias import dose
+from nebula_utils.bias.analysis import Answers
+from nebula_utils.dataset.everyday import BUNDLED, load_everyday
+from nebula_utils.dataset.manifest import make_dataset
+from nebula_utils.dataset.sources import check_manifest
+from nebula_utils.features.extraction import View
+from nebula_utils.training import study
+
+
+@pytest.fixture
+def answers(manifest: pd.DataFrame, fake_backbone, tmp_cache) -> Answers:
+    """Give a plain study of the synthetic pictures."""
+    judged = manifest.assign(group=manifest["nebula"], palette="mixed")
+    dataset = make_dataset(judged, min_nebulae=3)
+    strategy = study.Strategy("plain", (View(64),), (View(64),))
+    embeddings = study.embed_dataset(dataset, fake_backbone, strategy, ("grey",))
+    return Answers(dataset, strategy, embeddings, {})
+
+
+def test_only_the_dust_changes():
+    """Without dust a scene is the same picture, with more it gets darker."""
+    scene = dose._make_scene(1, (0.0, 2.0, 8.0))
+    again = dose._make_scene(1, (0.0, 4.0))
+    assert np.array_equal(scene[0], again[0])
+    means = [picture.mean() for picture in scene]
+    assert means[0] > means[1] > means[2]
+
+
+def test_response_has_a_row_for_every_question(answers, fake_backbone):
+    """Each head is asked about each scene, dose and colour; P(dark) is one."""
+    table = dose.measure_dose_response(
+        {"plain": answers}, fake_backbone, n_scenes=3, a_v=(0.0, 4.0)
+    )
+    assert len(table) == 3 * 2 * 2
+    assert table["p_dark"].between(0, 1).all()
+    assert set(table["colour"]) == {"as it is", "grey"}
+
+
+def test_curve_title_says_what_was_found(answers, fake_backbone):
+    """The title holds the median at the largest dose."""
+    table = dose.measure_dose_response(
+        {"plain": answers}, fake_backbone, n_scenes=2, a_v=(0.0, 4.0)
+    )
+    table["p_dark"] = 0.25
+    axes = dose.plot_dose_response(table)
+    assert "0.25 (plain)" in axes.get_title(loc="left")
+
+
+@pytest.mark.slow
+def test_everyday_photos_are_there_and_are_other(textures):
+    """Each bundled photo exists, and the manifest is one that sources accept."""
+    table = load_everyday()
+    check_manifest(table)
+    expected = sum(len(files.split()) for _, _, _, files in BUNDLED)
+    bundled = ~table["credit"].eq("Stellarium")
+    assert bundled.sum() == expected
+    assert set(table["label"]) == {"other"}

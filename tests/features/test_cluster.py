@@ -1,0 +1,291 @@
+"""A cluster gives what one machine gives, whatever happens to workers and pictures."""
+
+import functools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import cluster_backbone
+import fsspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from nebula_utils.config import REPOSITORY
+from nebula_utils.errors import BackboneError, ClusterError, SourceError
+from nebula_utils.features import cluster, extraction, parts
+from nebula_utils.workflow import cli
+
+dask = pytest.importorskip("dask")
+distributed = pytest.importorskip("distributed")
+
+PICTURES = 21  # not a multiple of the part size
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Noise pictures of several sizes, one equal pair, one that is no picture."""
+    place = tmp_path / "pictures"
+    place.mkdir()
+    rng = np.random.default_rng(1)
+    for n in range(PICTURES - 2):
+        pixels = rng.integers(0, 256, (70 + n, 90, 3), np.uint8)
+        Image.fromarray(pixels).save(place / f"{n:02d}.png")
+    (place / "twin.png").write_bytes((place / "00.png").read_bytes())
+    (place / "07b.jpg").write_bytes(b"no picture")
+    return place
+
+
+@pytest.fixture(scope="module")
+def running():
+    """Give the address of a cluster of two processes, each watched by a nanny."""
+    settings = {  # one death less to wait for, and this process left as it is
+        "distributed.scheduler.allowed-failures": 1,
+        "distributed.nanny.pre-spawn-environ": {},
+    }
+    with (
+        dask.config.set(settings),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=":0"
+        ) as local,
+    ):
+        yield local.scheduler_address
+
+
+@pytest.fixture
+def expected(folder, tmp_path, tmp_cache, monkeypatch):
+    """Give the file that one machine writes, and what it leaves out."""
+    monkeypatch.setattr(extraction, "load_extractor", cluster_backbone.load)
+    out = tmp_path / "expected.npz"
+    return out, extraction.extract_to_npz(folder, out, "fake")
+
+
+def _extract(folder, scheduler, name="fake", **options):
+    out = folder.parent / "found.npz"
+    options = {"part_size": 4, "load": cluster_backbone.load, **options}
+    left_out = cluster.extract_source(
+        folder, out, backbone=name, scheduler=scheduler, **options
+    )
+    return out, left_out
+
+
+def _list_parts(folder):
+    found = (folder.parent / "found.npz.parts").glob("part-*.npz")
+    return {path.name: path.stat().st_mtime_ns for path in found}
+
+
+def test_a_cluster_writes_the_same_file(folder, running, expected):
+    """Byte for byte, with the same files left out for the same reasons."""
+    out, left_out = _extract(folder, running)
+    assert out.read_bytes() == expected[0].read_bytes()
+    assert left_out == expected[1]
+    assert [Path(path).name for path, _ in left_out] == ["07b.jpg"]
+
+
+def test_relative_paths_stay_relative(folder, running, monkeypatch, tmp_cache):
+    """Workers have another working folder, but the file says what was asked for."""
+    monkeypatch.chdir(folder.parent)
+    out, _ = _extract(Path("pictures"), running)
+    with np.load(out) as found:
+        assert found["path"][0] == str(Path("pictures") / "00.png")
+
+
+def test_a_killed_worker_loses_nothing(folder, running, expected):
+    """Dask starts its task again elsewhere; the network kills its process once."""
+    lives = folder.parent / "lives"
+    lives.mkdir()
+    (lives / "1").touch()
+    Image.new("RGB", (80, 80), "magenta").save(folder / "05.png")
+    extraction.extract_to_npz(folder, expected[0], "fake")
+    out, _ = _extract(folder, running, str(lives))
+    assert not list(lives.iterdir())
+    assert out.read_bytes() == expected[0].read_bytes()
+
+
+def test_a_picture_that_always_kills_is_reported(folder, running):
+    """The other parts are done, and the next try needs only the one."""
+    lives = folder.parent / "lives"
+    lives.mkdir()
+    for n in range(9):
+        (lives / str(n)).touch()
+    Image.new("RGB", (80, 80), "magenta").save(folder / "05.png")
+    with pytest.raises(ClusterError, match="1 of 6 parts failed.*04.png.*KilledWorker"):
+        _extract(folder, running, str(lives))
+    assert not (folder.parent / "found.npz").exists()
+    assert len(_list_parts(folder)) == 5
+    assert len(list(lives.iterdir())) == 9 - 2  # the setting of `running`, plus one
+
+
+def test_a_restart_computes_only_what_changed(folder, running, expected):
+    """A lost, a damaged and an outdated part are made again; the others stand."""
+    out, _ = _extract(folder, running)
+    before = _list_parts(folder)
+    lost, damaged, *_ = sorted(before)
+    place = folder.parent / "found.npz.parts"
+    (place / lost).unlink()
+    data = bytearray((place / damaged).read_bytes())
+    data[len(data) // 2] ^= 1
+    (place / damaged).write_bytes(data)
+    Image.new("RGB", (80, 80), "red").save(folder / "twin.png")  # in the last part
+    extraction.extract_to_npz(folder, expected[0], "fake")
+    _extract(folder, running)
+    after = _list_parts(folder)
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == {lost, damaged, max(before)}
+    assert out.read_bytes() == expected[0].read_bytes()
+
+
+def test_other_weights_on_a_worker_are_refused(folder, running):
+    """Rows of two networks must never stand in one file."""
+    with pytest.raises(BackboneError, match="install the same version and weights"):
+        _extract(folder, running, load=cluster_backbone.load_other)
+
+
+def test_no_usable_picture_is_an_error(tmp_path, running):
+    """As on one machine."""
+    (tmp_path / "manifest.csv").write_text("path\ngone.jpg\n")
+    with pytest.raises(SourceError, match="gone.jpg: no such file"):
+        _extract(tmp_path / "manifest.csv", running)
+
+
+def test_a_lost_scheduler_is_found_again(folder, expected, monkeypatch):
+    """The scheduler dies in mid-run and is started again at the same address."""
+    said = []
+    monkeypatch.setattr(cluster.log, "warning", lambda text, *_: said.append(text))
+    port = _find_free_port()
+    first = _start_scheduler(port)
+    started = []
+
+    def restart():
+        while not _list_parts(folder):
+            time.sleep(0.02)
+        os.kill(first.pid, signal.SIGKILL)
+        first.wait()
+        started.append(_start_scheduler(port))
+
+    thread = threading.Thread(target=restart)
+    thread.start()
+    try:
+        address = f"tcp://127.0.0.1:{port}"
+        out, _ = _extract(folder, address, load=cluster_backbone.load_slow, part_size=2)
+        assert said == ["the scheduler was lost (%s): looking for it"]
+        assert out.read_bytes() == expected[0].read_bytes()
+    finally:
+        thread.join()
+        for process in [first, *started]:
+            process.kill()
+            process.wait()
+
+
+def test_an_unreachable_scheduler_is_an_error(folder, monkeypatch):
+    """With its address and what to do."""
+    with dask.config.set({"distributed.comm.timeouts.connect": "200ms"}):
+        address = f"tcp://127.0.0.1:{_find_free_port()}"
+        with pytest.raises(ClusterError, match=f"no Dask cluster at {address}"):
+            _extract(folder, address)
+
+
+def test_dask_is_an_option(folder, monkeypatch):
+    """Without it the message names what to install."""
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ClusterError, match=r"pip install 'nebula-utils\[cluster\]'"):
+        _extract(folder, "local")
+
+
+def test_parts_and_pictures_may_lie_in_an_object_store(tmp_path, tmp_cache):
+    """Through fsspec; the one of this process stands for it."""
+    store = fsspec.filesystem("memory")
+    Image.new("RGB", (80, 80), "red").save(tmp_path / "red.png")
+    store.pipe_file("/sky/red.png", (tmp_path / "red.png").read_bytes())
+    task = parts.PartTask(0, ("memory://sky/red.png", "memory://sky/no.png"), "", "")
+    place = parts.PartStore("memory://sky/parts")
+    part = parts.compute_part(task, place, cluster_backbone.FakeBackbone, 32)
+    assert store.ls("/sky/parts", detail=False) == [f"/sky/parts/{task.name}"]
+    assert part.failed == {1: "no such file: check its name and folder"}
+    local = extraction.extract_features(
+        [tmp_path / "red.png"], cluster_backbone.FakeBackbone(), use_cache=False
+    )
+    np.testing.assert_array_equal(place.read(task).features, local.X[:, 0])
+
+
+def test_the_command_takes_a_scheduler(folder, running, expected, capsys, monkeypatch):
+    """Exit status 1 and the same file, as without one."""
+    fake = functools.partial(cluster.extract_source, load=cluster_backbone.load)
+    monkeypatch.setattr(cluster, "extract_source", fake)
+    out = folder.parent / "told.npz"
+    words = ["extract", str(folder), "--out", str(out), "--backbone", "fake"]
+    assert cli.main([*words, "--scheduler", running]) == 1
+    assert out.read_bytes() == expected[0].read_bytes()
+    shown = capsys.readouterr()
+    assert shown.out == f"{out}\n" and "07b.jpg" in shown.err
+
+
+def test_the_example_of_the_documentation_runs(folder, expected):
+    """On a LocalCluster of two processes, but with the tests' network."""
+    text = (REPOSITORY / "docs" / "cluster.md").read_text("utf-8")
+    example = text.split("```python\n")[1].split("```")[0]
+    fake = "load=cluster_backbone.load,\n        out="
+    code = "import cluster_backbone\n" + example.replace("out=", fake)
+    code = code.replace("my_pictures", str(folder))
+    (folder.parent / "example.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "example.py"],
+        cwd=folder.parent,
+        env=_make_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{folder / '07b.jpg'}: not an image: this is text\n"
+    made = folder.parent / "my_features.npz"
+    assert made.read_bytes() == expected[0].read_bytes()
+
+
+def test_options_of_a_cluster_need_a_cluster(folder, capsys):
+    """--parts alone would silently do nothing."""
+    words = ["extract", str(folder), "--out", "x.npz", "--parts", "here"]
+    assert cli.main(words) == 2
+    assert "--scheduler" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_real_network_gives_the_same_bits(textures, tmp_path):
+    """Though a worker's TensorFlow has other numbers of threads."""
+    pictures = sorted(textures.glob("m4*.png"))[:5]
+    found = extraction.extract_features(
+        pictures, extraction.load_extractor(), use_cache=False
+    )
+    out = tmp_path / "found.npz"
+    cluster.extract_on_cluster(pictures, str(tmp_path / "parts"), n_workers=2, out=out)
+    with np.load(out) as stored:
+        np.testing.assert_array_equal(stored["features"], found.X[:, 0])
+
+
+def _find_free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _start_scheduler(port):
+    code = (
+        "import time, distributed\n"
+        "if __name__ == '__main__':\n"
+        f"    local = distributed.LocalCluster(n_workers=1, scheduler_port={port},\n"
+        "        threads_per_worker=1, dashboard_address=None, processes=False,\n"
+        "        silence_logs=50)\n"
+        "    time.sleep(60)\n"
+    )
+    return subprocess.Popen([sys.executable, "-c", code], env=_make_environment())
+
+
+def _make_environment():
+    # Other processes must find the tests' modules too.
+    paths = os.pathsep.join(path for path in sys.path if path)
+    return {**os.environ, "PYTHONPATH": paths}
