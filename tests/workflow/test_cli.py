@@ -82,7 +82,8 @@ def test_each_command_has_help(name, capsys):
 def test_help_needs_neither_tensorflow_nor_pandas():
     """The command line starts at once."""
     code = (
-        "import sys; from nebula_utils.workflow import cli, commands; cli.build_parser();"
+        "import sys; from nebula_utils.workflow import cli, commands\n"
+        "cli.build_parser();"
         "print({'tensorflow', 'pandas', 'numpy', 'papermill'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
