@@ -164,6 +164,45 @@ def centre_crop(
     return image[top : top + height, left : left + width].copy()
 
 
+def cut_square(
+    image: np.ndarray,
+    size: int,
+    share: float = 1.0,
+    centre: tuple[float, float] = (0.5, 0.5),
+) -> np.ndarray:
+    """Cut a square from a picture's largest centred square and bring it to a size.
+
+    Parameters
+    ----------
+    image : ndarray of shape (h, w, 3), uint8
+        RGB.
+    size : int
+        Side of the result, px.
+    share : float, default 1
+        Side of the cut as a share of the largest square's, in (0, 1].
+    centre : tuple of 2 floats
+        Its middle, row before column, as shares of the largest square's side; moved
+        inwards where the cut would leave the square.
+
+    Returns
+    -------
+    ndarray of shape (size, size, 3), uint8
+
+    Raises
+    ------
+    ImageError
+        If ``size`` is below 1 or ``share`` outside (0, 1].
+    """
+    if size < 1 or not 0 < share <= 1:
+        raise ImageError(f"can't cut {share} of a side to {size} px")
+    full = np.array(_check(image).shape[:2])
+    largest = int(full.min())
+    side = max(1, round(largest * share))
+    place = np.clip(np.array(centre) * largest - side / 2, 0, largest - side)
+    top, left = np.round((full - largest) // 2 + place).astype(int)
+    return resize_image(image[top : top + side, left : left + side], size, size)
+
+
 def crop_inside(image: np.ndarray, fraction: float) -> np.ndarray:
     """Keep the inner ``fraction`` (0–1] of each side, e.g. to cut off a vignette.
 
