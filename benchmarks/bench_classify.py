@@ -17,7 +17,7 @@ from synthetic import make_jpeg
 
 from nebula_utils import config
 from nebula_utils.classifier.classifier import Classifier, load_classifier
-from nebula_utils.features.extraction import Recipe
+from nebula_utils.features.views import Preprocessing
 from nebula_utils.images import reading
 
 REPEATS = 30
@@ -45,7 +45,7 @@ def measure(act: Callable[[], object], repeats: int = REPEATS) -> dict[str, floa
 def measure_parts(classifier: Classifier, data: bytes) -> dict[str, dict[str, float]]:
     """Return what each part of an answer costs."""
     views = tuple(dict.fromkeys(sum(classifier._list_questions(), ())))
-    recipe = Recipe(views)
+    recipe = Preprocessing(views)
     image = reading.read_image(data, 512)
     batch = recipe.make_views(image)
     return {

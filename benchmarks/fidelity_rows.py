@@ -12,7 +12,8 @@ from nebula_utils.config import IMAGE_SIZE
 from nebula_utils.dataset.stellarium import load_stellarium
 from nebula_utils.features.backbone import FAST_BACKBONE, load_backbone
 from nebula_utils.features.engines import load_extractor
-from nebula_utils.features.extraction import Extractor, Recipe, embed_views
+from nebula_utils.features.extraction import Extractor, embed_views
+from nebula_utils.features.views import Preprocessing
 from nebula_utils.images import reading
 
 N_PICTURES = 96
@@ -39,7 +40,7 @@ def write_large(folder: Path) -> list[Path]:
 
 def make_full(path: Path) -> np.ndarray:
     """Decode in full; the rest as `features` does it."""
-    return Recipe().make_views(reading.read_image(path))[0]
+    return Preprocessing().make_views(reading.read_image(path))[0]
 
 
 def make_antialiased(path: Path) -> np.ndarray:
@@ -51,7 +52,7 @@ def make_antialiased(path: Path) -> np.ndarray:
 
 def make_reduced(path: Path) -> np.ndarray:
     """Decode at reduced size, as `features` does."""
-    recipe = Recipe()
+    recipe = Preprocessing()
     return recipe.make_views(reading.read_image(path, recipe.min_side))[0]
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from nebula_utils.classifier.classifier import Classifier
 from nebula_utils.config import CLASS_NAMES
-from nebula_utils.features.extraction import View
+from nebula_utils.features.views import View
 from nebula_utils.training.heads import Head
 
 STRIP = ("grey", "red")

@@ -14,12 +14,8 @@ from matplotlib.axes import Axes
 from nebula_utils.bias.analysis import Answers
 from nebula_utils.counterfactuals import dust
 from nebula_utils.features.backbone import Backbone
-from nebula_utils.features.extraction import (
-    Recipe,
-    apply_first,
-    average_views,
-    embed_views,
-)
+from nebula_utils.features.extraction import embed_views
+from nebula_utils.features.views import Preprocessing, apply_first, average_views
 from nebula_utils.images import reading
 from nebula_utils.report.drawing import DPI, make_axes, write_title
 from nebula_utils.report.pictures import SIDE, choose_examples, read_square
@@ -62,7 +58,7 @@ def measure_dose_response(
         test = one.strategy.test
         asked = {"as it is": test, "grey": apply_first("grey", test)}
         views = tuple(dict.fromkeys(view for each in asked.values() for view in each))
-        recipe = Recipe(views, trim=one.strategy.trim)
+        recipe = Preprocessing(views, trim=one.strategy.trim)
         deep = one.strategy.adapt(backbone)
         for scene, pictures in enumerate(scenes):
             batch = [recipe.make_views(reading.to_uint8(p)) for p in pictures]

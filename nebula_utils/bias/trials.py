@@ -11,8 +11,8 @@ from nebula_utils.bias.analysis import Answers
 from nebula_utils.config import IMAGE_SIZE
 from nebula_utils.counterfactuals.colour import REPORTED
 from nebula_utils.features.backbone import Backbone, fetch_frozen_graph, load_backbone
-from nebula_utils.features.extraction import Recipe, View
 from nebula_utils.features.quiet import import_tensorflow, silence_stderr
+from nebula_utils.features.views import Preprocessing, View
 from nebula_utils.images import reading
 from nebula_utils.report import writing
 from nebula_utils.training import fitting, study
@@ -66,7 +66,7 @@ def make_batch(manifest: pd.DataFrame, size: int = IMAGE_SIZE) -> np.ndarray:
     """
     made = []
     for row in manifest.to_dict("records"):
-        recipe = Recipe((View(size),), INSIDE.get(row["source"], 1.0))
+        recipe = Preprocessing((View(size),), INSIDE.get(row["source"], 1.0))
         image = reading.read_image(Path(row["path"]), recipe.min_side)
         made += recipe.make_views(image)
     return np.stack(made)

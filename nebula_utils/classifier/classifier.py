@@ -15,7 +15,7 @@ from nebula_utils.config import MODEL, OTHER
 from nebula_utils.errors import ModelError
 from nebula_utils.features.backbone import Backbone
 from nebula_utils.features.engines import LiteBackbone
-from nebula_utils.features.extraction import Recipe, View, apply_first, average_views
+from nebula_utils.features.views import Preprocessing, View, apply_first, average_views
 from nebula_utils.files import DAMAGED, compute_sha256, unseal
 from nebula_utils.images import reading
 from nebula_utils.training.calibration import is_confident
@@ -175,7 +175,7 @@ class Classifier:
         """
         questions = self._list_questions()
         unique = tuple(dict.fromkeys(view for views in questions for view in views))
-        recipe = Recipe(unique, trim=self.trim)
+        recipe = Preprocessing(unique, trim=self.trim)
         image = reading.read_image(source, max(recipe.min_side, THUMBNAIL_SIDE))
         X, maps = self._embed(recipe.make_views(image))
         asked = np.stack([average_views(X, unique, views) for views in questions])
@@ -222,7 +222,7 @@ class Classifier:
         dict of str to ndarray of shape (side, side, 3), uint8
         """
         views = tuple(View(side, "whole", name) for name in self.counterfactuals)
-        made = Recipe(views).make_views(image)
+        made = Preprocessing(views).make_views(image)
         return {
             name: reading.to_uint8(view)
             for name, view in zip(self.counterfactuals, made, strict=True)

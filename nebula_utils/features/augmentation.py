@@ -3,7 +3,7 @@
 A texture is one framing, one stretch, one palette. What the robust head is fitted on
 is many: random crops from inside the picture, turned (the sky has no up), processed
 as web photos are, and each in three colours - as it is, at random, and grey. Makers
-here have what `features.Recipe` has (``key``, ``n_views``, ``min_side``,
+here have what `features.Preprocessing` has (``key``, ``n_views``, ``min_side``,
 ``make_views``), so that `features` caches their embeddings like any other.
 """
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from nebula_utils.config import DEFAULT_BACKBONE
 from nebula_utils.errors import BackboneError, ClusterError, NebulaError, SourceError
 from nebula_utils.features.engines import load_extractor
-from nebula_utils.features.extraction import FORWARD_BATCH, Recipe, list_pictures
+from nebula_utils.features.extraction import FORWARD_BATCH, list_pictures
 from nebula_utils.features.parts import (
     PartStore,
     PartTask,
@@ -29,6 +29,7 @@ from nebula_utils.features.parts import (
     make_tasks,
     merge_parts,
 )
+from nebula_utils.features.views import Preprocessing
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,10 @@ def extract_on_cluster(
     loaded = load(backbone)
     names = [str(path) for path in paths]
     tasks = make_tasks(
-        [_make_absolute(name) for name in names], loaded.sha256, Recipe().key, part_size
+        [_make_absolute(name) for name in names],
+        loaded.sha256,
+        Preprocessing().key,
+        part_size,
     )
     store = PartStore(_make_absolute(parts))
     job = Job(store, backbone, load, batch_size)
@@ -199,7 +203,7 @@ def embed_part(task: PartTask, job: Job) -> Summary:
 
 def _get_backbone(task: PartTask, job: Job) -> Any:
     backbone = _load_once(job.backbone, job.load)
-    if (backbone.sha256, Recipe().key) != (task.network, task.preprocessing):
+    if (backbone.sha256, Preprocessing().key) != (task.network, task.preprocessing):
         raise BackboneError(
             f"a worker's {job.backbone} or its version of nebula_utils is not the one "
             "of the machine that asks: install the same version and weights on both"

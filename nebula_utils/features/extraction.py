@@ -1,7 +1,7 @@
 """Turn pictures into embeddings, once: views, batches, and a cache that can be trusted.
 
 One picture is decoded once and gives one or more *views*: a crop, at an input size of
-the network, in some colours. A `Recipe` lists the views; its key, the backbone's
+the network, in some colours. A `Preprocessing` lists the views; its key, the backbone's
 fingerprint and the picture's bytes together name an embedding for good, which is why a
 second run does no forward pass.
 """
@@ -10,12 +10,10 @@ import contextlib
 import csv
 import hashlib
 import itertools
-import json
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -23,17 +21,15 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from nebula_utils.config import DEFAULT_BACKBONE, IMAGE_SIZE, cache_dir
-from nebula_utils.counterfactuals import colour
+from nebula_utils.config import DEFAULT_BACKBONE, cache_dir
 from nebula_utils.errors import ImageError, SourceError
 from nebula_utils.features.engines import load_extractor
+from nebula_utils.features.views import Preprocessing
 from nebula_utils.files import DAMAGED, compute_sha256, write_atomic
 from nebula_utils.images import reading
 
 log = logging.getLogger(__name__)
 
-# Raised when the same recipe gives other pixels than before.
-PREPROCESSING_VERSION = 1
 IMAGES_A_PART = 64  # pictures in one file of the cache
 HASHED_AT_ONCE = 512  # files
 FORWARD_BATCH = 32  # views in one forward pass
@@ -41,16 +37,6 @@ PICTURE_SUFFIXES = frozenset(
     ".jpg .jpeg .png .webp .tif .tiff .gif .bmp .heic .heif .fits .fit .fts".split()
 )
 DECODERS = 2  # threads that decode while the network works
-
-# Corners (top, left) of the crops, as shares of the room that the crop leaves.
-CROPS: dict[str, tuple[float, float]] = {
-    "centre": (0.5, 0.5),
-    "top_left": (0.0, 0.0),
-    "top_right": (0.0, 1.0),
-    "bottom_left": (1.0, 0.0),
-    "bottom_right": (1.0, 1.0),
-}
-
 
 # Makes the views of one picture, or says why it can't be used.
 Job = Callable[[], list[np.ndarray] | str]
@@ -72,7 +58,7 @@ class Extractor(Protocol):
 
 
 class ViewMaker(Protocol):
-    """What makes views of a picture: `Recipe` and the makers in `augment`."""
+    """What makes views of a picture: `Preprocessing` and the makers in `augment`."""
 
     @property
     def key(self) -> str:
@@ -105,129 +91,6 @@ class SceneMaker(Protocol):
         """Return the views of one simulated scene, float32 in [0, 1]."""
 
 
-class View(NamedTuple):
-    """One input of the network, made from a picture.
-
-    Attributes
-    ----------
-    size : int
-        Side of the network's input, px.
-    crop : str
-        ``"whole"`` (the largest centred square) or a name from `CROPS`.
-    colour : str
-        ``"as_is"``, a name from `colour.COUNTERFACTUALS`, or ``"random:K"``
-        for the K-th colour-randomised copy; ``"red>grey"`` does both, in this order.
-    """
-
-    size: int = IMAGE_SIZE
-    crop: str = "whole"
-    colour: str = "as_is"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Which views are made of each picture.
-
-    Attributes
-    ----------
-    views : tuple of View
-        In the order of the result's second axis.
-    inside : float
-        Share of each side that is kept before anything else, in (0, 1]; below 1 for
-        pictures that fade to black at their edges, as Stellarium's do.
-    zoom : float
-        Side of the crops in `CROPS`, as a share of the whole square.
-    trim : bool
-        Whether a dark border is cut off first (`reading.trim_border`), which every
-        picture is judged by itself for; ``inside`` is not used then.
-    """
-
-    views: tuple[View, ...] = (View(),)
-    inside: float = 1.0
-    zoom: float = 0.65
-    trim: bool = False
-
-    @property
-    def key(self) -> str:
-        """The preprocessing in one line; equal keys give equal pixels."""
-        return json.dumps(
-            {
-                "version": PREPROCESSING_VERSION,
-                "inside": "0.85 if the border is dark" if self.trim else self.inside,
-                "zoom": self.zoom,
-                "views": [list(view) for view in self.views],
-            }
-        )
-
-    @property
-    def n_views(self) -> int:
-        """How many views there are."""
-        return len(self.views)
-
-    @property
-    def min_side(self) -> int:
-        """Shorter side, px, below which decoding at reduced size costs detail."""
-        crops = [
-            v.size if v.crop == "whole" else v.size / self.zoom for v in self.views
-        ]
-        return int(np.ceil(max(crops) / self.inside))
-
-    def make_views(self, image: np.ndarray, seed: int = 0) -> list[np.ndarray]:
-        """Return the views of one picture.
-
-        Parameters
-        ----------
-        image : ndarray of shape (h, w, 3), uint8
-            RGB, as `reading.read_image` gives it.
-        seed : int
-            Decides the colours of the ``"random:K"`` views.
-
-        Returns
-        -------
-        list of ndarray of shape (size, size, 3), float32
-            RGB in [0, 1], one a view.
-        """
-        if self.trim:
-            framed = reading.trim_border(image)
-        else:
-            framed = reading.crop_inside(image, self.inside)
-        square = reading.centre_crop(framed)
-        shaped = {
-            (size, crop): reading.to_float(
-                reading.resize_image(self._crop(square, crop), size, size)
-            )
-            for size, crop in {(view.size, view.crop) for view in self.views}
-        }
-        return [
-            _colour(shaped[view.size, view.crop], view, seed) for view in self.views
-        ]
-
-    def _crop(self, square: np.ndarray, crop: str) -> np.ndarray:
-        if crop == "whole":
-            return square
-        side = max(1, round(len(square) * self.zoom))
-        top, left = (round(share * (len(square) - side)) for share in CROPS[crop])
-        return square[top : top + side, left : left + side]
-
-
-def apply_first(counterfactual: str, views: Sequence[View]) -> tuple[View, ...]:
-    """Return the views as they are of the picture after an intervention.
-
-    A grey view after an intervention that keeps the luma is the grey view itself.
-    """
-    return tuple(
-        view._replace(colour=_chain(counterfactual, view.colour)) for view in views
-    )
-
-
-def _chain(first: str, then: str) -> str:
-    if then == "as_is":
-        return first
-    if then == "grey" and first in colour.LUMA_KEEPING:
-        return then
-    return f"{first}>{then}"
-
-
 class Features(NamedTuple):
     """Embeddings of the pictures that could be read.
 
@@ -249,7 +112,7 @@ class Features(NamedTuple):
 def extract_features(
     paths: Sequence[Path | str],
     backbone: Extractor,
-    maker: ViewMaker = Recipe(),  # noqa: B008 - frozen, so safe as a default
+    maker: ViewMaker = Preprocessing(),  # noqa: B008 - frozen, so safe as a default
     use_cache: bool = True,
     batch_size: int = FORWARD_BATCH,
 ) -> Features:
@@ -261,7 +124,7 @@ def extract_features(
         Image files.
     backbone : Extractor
         Loaded feature extractor; its weights are not changed.
-    maker : Recipe or a maker of `augment`
+    maker : Preprocessing or a maker of `augment`
         Which views to embed.
     use_cache : bool
         Whether to read and write ``$NEBULA_CACHE/features``.
@@ -360,7 +223,7 @@ def extract_to_npz(
         If the source has no picture at all that can be used.
     """
     paths = list_pictures(source)
-    recipe = Recipe()
+    recipe = Preprocessing()
     loaded = load_extractor(backbone)
     found = extract_features(paths, loaded, recipe, batch_size=batch_size)
     failed = [(str(paths[i]), reason) for i, reason in sorted(found.failed.items())]
@@ -385,7 +248,7 @@ class FeatureCache:
     ----------
     backbone : Extractor
         Its fingerprint is part of the folder's name.
-    maker : Recipe or a maker of `augment`
+    maker : Preprocessing or a maker of `augment`
         Its key is part of the folder's name.
 
     Notes
@@ -489,7 +352,7 @@ def embed_views(
     Parameters
     ----------
     batch : sequence of sequence of ndarray of shape (size, size, 3), float32
-        The views of each picture, as `Recipe.make_views` gives them.
+        The views of each picture, as `Preprocessing.make_views` gives them.
     backbone : Extractor
         Loaded feature extractor.
 
@@ -510,25 +373,6 @@ def embed_views(
                 stack = np.repeat(stack, 2, axis=0)
             X[rows] = backbone.embed(stack)[: len(rows)]
     return X.reshape(len(batch), n_views, backbone.n_features)
-
-
-def average_views(
-    X: np.ndarray, made: Sequence[View], asked: Sequence[View]
-) -> np.ndarray:
-    """Average over the views that are asked for, each as often as it is.
-
-    Parameters
-    ----------
-    X : ndarray of shape (..., n_made, n_features), float32
-        Embeddings of the views that were made, each once.
-    made, asked : sequence of View
-        Which they are, and which are wanted.
-
-    Returns
-    -------
-    ndarray of shape (..., n_features), float32
-    """
-    return X[..., [made.index(view) for view in asked], :].mean(-2)
 
 
 def _leads_nowhere(file: Path) -> bool:
@@ -646,16 +490,6 @@ def _read_views(path: Path | str, key: str, maker: ViewMaker) -> list[np.ndarray
         return maker.make_views(image, seed=int(key[:12], 16))
     except ImageError as error:
         return str(error)
-
-
-def _colour(image: np.ndarray, view: View, seed: int) -> np.ndarray:
-    for step in view.colour.split(">"):
-        if step.startswith("random:"):
-            copy = int(step.removeprefix("random:"))
-            image = colour.randomise_colour(image[None], copy, indices=[seed])[0]
-        elif step != "as_is":
-            image = colour.COUNTERFACTUALS[step](image)
-    return image
 
 
 def _checksum(keys: np.ndarray, X: np.ndarray) -> str:

@@ -25,7 +25,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from nebula_utils.errors import CacheError
 from nebula_utils.features.backbone import Backbone
-from nebula_utils.features.extraction import Recipe, extract_features
+from nebula_utils.features.extraction import extract_features
+from nebula_utils.features.views import Preprocessing
 from nebula_utils.files import DAMAGED, compute_sha256, write_atomic
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class PartTask:
     network : str
         Fingerprint of the backbone.
     preprocessing : str
-        `Recipe.key`.
+        `Preprocessing.key`.
     """
 
     number: int
@@ -154,7 +155,7 @@ def make_tasks(
     network : str
         Fingerprint of the backbone.
     preprocessing : str
-        `Recipe.key`.
+        `Preprocessing.key`.
     part_size : int
         Pictures in a part.
 
@@ -208,7 +209,11 @@ def compute_part(
         if part is not None and np.array_equal(part.contents, contents):
             return part
         found = extract_features(
-            files, get_backbone(), Recipe(), use_cache=False, batch_size=batch_size
+            files,
+            get_backbone(),
+            Preprocessing(),
+            use_cache=False,
+            batch_size=batch_size,
         )
     part = Part(
         features=found.X[:, 0],

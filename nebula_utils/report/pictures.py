@@ -16,7 +16,7 @@ from nebula_utils.classifier.classifier import Result
 from nebula_utils.config import CLASS_NAMES
 from nebula_utils.dataset.sources import load_source
 from nebula_utils.errors import CatalogueError, ImageError
-from nebula_utils.features.extraction import Recipe, View
+from nebula_utils.features.views import Preprocessing, View
 from nebula_utils.images import reading
 from nebula_utils.report.drawing import COLOUR_NAMES, DPI, get_figure
 from nebula_utils.report.style import CLASS_LABELS, CLASS_STYLE
@@ -93,7 +93,7 @@ def read_square(
     side : int
         Of the square, px.
     colour : str
-        As in `features.View`.
+        As in `views.View`.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def read_square(
     ImageError
         If the file can't be used.
     """
-    recipe = Recipe((View(side, "whole", colour),), INSIDE.get(source, 1.0))
+    recipe = Preprocessing((View(side, "whole", colour),), INSIDE.get(source, 1.0))
     image = reading.read_image(Path(path), recipe.min_side)
     return reading.to_uint8(recipe.make_views(image)[0])
 
@@ -211,7 +211,7 @@ def plot_views(rows: pd.DataFrame, colours: Sequence[str]) -> np.ndarray:
     rows : DataFrame
         Rows of a manifest, one picture each.
     colours : sequence of str
-        As in `features.View`.
+        As in `views.View`.
 
     Returns
     -------

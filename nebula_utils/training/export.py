@@ -12,7 +12,7 @@ from nebula_utils.config import DATA
 from nebula_utils.dataset.manifest import Dataset
 from nebula_utils.features.backbone import Backbone
 from nebula_utils.features.engines import export_lite
-from nebula_utils.features.extraction import Recipe, View
+from nebula_utils.features.views import Preprocessing, View
 from nebula_utils.files import compute_sha256, seal, write_atomic
 from nebula_utils.images import reading
 from nebula_utils.training.heads import Head
@@ -151,7 +151,7 @@ def _write_examples(path: Path, head: Head, dataset: Dataset, X: np.ndarray) -> 
 
 
 def _read_square(row: pd.Series, side: int) -> np.ndarray:
-    recipe = Recipe((View(side),), INSIDE.get(row["source"], 1.0))
+    recipe = Preprocessing((View(side),), INSIDE.get(row["source"], 1.0))
     image = reading.read_image(Path(row["path"]), recipe.min_side)
     return reading.to_uint8(recipe.make_views(image)[0])
 

@@ -21,13 +21,8 @@ from nebula_utils.dataset import splits
 from nebula_utils.dataset.manifest import Dataset
 from nebula_utils.errors import SourceError
 from nebula_utils.features.backbone import Backbone
-from nebula_utils.features.extraction import (
-    CROPS,
-    Recipe,
-    View,
-    apply_first,
-    extract_features,
-)
+from nebula_utils.features.extraction import extract_features
+from nebula_utils.features.views import CROPS, Preprocessing, View, apply_first
 from nebula_utils.training.discriminant import COLOUR, fit_folds
 from nebula_utils.training.fitting import Fit, Samples, compute_sample_weight, fit_head
 from nebula_utils.training.robust import make_robust_samples
@@ -291,7 +286,7 @@ def embed_pictures(
     for source in rows["source"].unique():
         here = np.flatnonzero(rows["source"].to_numpy() == source)
         inside = 1.0 if trim else INSIDE.get(source, 1.0)
-        recipe = Recipe(tuple(views), inside, trim=trim)
+        recipe = Preprocessing(tuple(views), inside, trim=trim)
         found = extract_features(list(rows["path"].iloc[here]), backbone, recipe)
         if found.failed:
             index, reason = next(iter(found.failed.items()))

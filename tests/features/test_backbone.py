@@ -18,8 +18,8 @@ from nebula_utils.features.backbone import (
     resolve_backbone,
 )
 from nebula_utils.features.engines import LiteBackbone, export_lite
-from nebula_utils.features.extraction import Recipe, View
 from nebula_utils.features.quiet import import_tensorflow
+from nebula_utils.features.views import Preprocessing, View
 from nebula_utils.images.reading import read_image
 
 
@@ -55,7 +55,9 @@ def test_bfloat16_is_close_and_kept_apart(real, textures, tmp_path):
     fast = load_backbone(FAST_BACKBONE)
     assert fast.sha256 != real.sha256 and fast.n_features == real.n_features
     files = sorted(textures.glob("m*.png"))[:8]
-    images = np.stack([Recipe().make_views(read_image(file))[0] for file in files])
+    images = np.stack(
+        [Preprocessing().make_views(read_image(file))[0] for file in files]
+    )
     expected, found = real.embed(images), fast.embed(images)
     norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)
     cosine = (expected * found).sum(1) / norms
@@ -70,7 +72,7 @@ def test_export_equals_the_frozen_graph(real, textures):
     """On real pictures at 224 px the export differs by less than 1e-4."""
     files = sorted(textures.glob("m*.png"))[:8]
     images = np.stack(
-        [Recipe((View(),)).make_views(read_image(file))[0] for file in files]
+        [Preprocessing((View(),)).make_views(read_image(file))[0] for file in files]
     )
     difference = np.abs(real.embed(images) - run_frozen_graph(images)).max()
     assert difference < 1e-4

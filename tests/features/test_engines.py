@@ -10,7 +10,7 @@ from nebula_utils.classifier.classifier import Classifier, load_classifier
 from nebula_utils.config import CLASS_NAMES
 from nebula_utils.errors import ModelError
 from nebula_utils.features.engines import LiteBackbone
-from nebula_utils.features.extraction import View
+from nebula_utils.features.views import View
 from nebula_utils.training.heads import Head
 
 

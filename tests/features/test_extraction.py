@@ -4,14 +4,10 @@ import numpy as np
 import pytest
 
 from nebula_utils.features import extraction
-from nebula_utils.features.extraction import (
-    FeatureCache,
-    Recipe,
-    View,
-    extract_features,
-)
+from nebula_utils.features.extraction import FeatureCache, extract_features
+from nebula_utils.features.views import Preprocessing, View
 
-TWO_VIEWS = Recipe((View(64), View(64, "centre", "grey")))
+TWO_VIEWS = Preprocessing((View(64), View(64, "centre", "grey")))
 
 
 class Counting:
@@ -58,8 +54,8 @@ def test_another_recipe_or_backbone_has_another_cache(backbone, tmp_cache):
     other.sha256 = "0" * 64
     folders = {
         FeatureCache(backbone, TWO_VIEWS).folder,
-        FeatureCache(backbone, Recipe(TWO_VIEWS.views, inside=0.9)).folder,
-        FeatureCache(backbone, Recipe()).folder,
+        FeatureCache(backbone, Preprocessing(TWO_VIEWS.views, inside=0.9)).folder,
+        FeatureCache(backbone, Preprocessing()).folder,
         FeatureCache(other, TWO_VIEWS).folder,
     }
     assert len(folders) == 4
@@ -78,7 +74,9 @@ def test_unusable_files_are_named_and_left_out(manifest, backbone, tmp_cache, tm
 
 def test_copies_of_a_file_are_embedded_once(manifest, backbone, tmp_cache):
     """The same bytes under two names cost one forward pass and give one result."""
-    found = extract_features([manifest["path"][0]] * 3, backbone, Recipe((View(64),)))
+    found = extract_features(
+        [manifest["path"][0]] * 3, backbone, Preprocessing((View(64),))
+    )
     assert backbone.count == 2  # one view, doubled
     assert np.array_equal(found.X[0], found.X[2])
 
@@ -108,7 +106,7 @@ def test_views_are_what_they_say():
     """A marker in the top-left corner is in the crop of that corner only."""
     image = np.zeros((100, 100, 3), np.uint8)
     image[:10, :10, 0] = 255
-    views = Recipe(
+    views = Preprocessing(
         (View(32, "top_left"), View(32, "bottom_right"), View(32, "whole", "grey"))
     ).make_views(image)
     assert views[0][0, 0].tolist() == pytest.approx([1, 0, 0])
@@ -119,7 +117,7 @@ def test_views_are_what_they_say():
 def test_colour_steps_are_taken_in_order():
     """`red>grey` is the greyscale of the red picture."""
     image = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
-    both, grey = Recipe(
+    both, grey = Preprocessing(
         (View(32, colour="red>grey"), View(32, colour="grey"))
     ).make_views(image)
     np.testing.assert_allclose(both, grey, atol=1e-4)
@@ -128,7 +126,7 @@ def test_colour_steps_are_taken_in_order():
 def test_random_colours_depend_on_picture_and_copy_only():
     """The same picture gives the same copies; copies differ among each other."""
     image = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
-    recipe = Recipe((View(32, colour="random:0"), View(32, colour="random:1")))
+    recipe = Preprocessing((View(32, colour="random:0"), View(32, colour="random:1")))
     first, again = recipe.make_views(image, 5), recipe.make_views(image, 5)
     assert np.array_equal(first, again)
     assert not np.array_equal(first[0], first[1])

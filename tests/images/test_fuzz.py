@@ -13,7 +13,7 @@ from PIL import Image
 from nebula_utils.classifier.classifier import Classifier, Result
 from nebula_utils.config import CLASS_NAMES
 from nebula_utils.errors import ImageError
-from nebula_utils.features.extraction import View
+from nebula_utils.features.views import View
 from nebula_utils.training.heads import Head
 
 N_CASES = 1500  # of each of the four formats

@@ -8,7 +8,7 @@ from nebula_utils.bias.erasure import fit_eraser
 from nebula_utils.dataset.manifest import make_dataset
 from nebula_utils.dataset.splits import check_leakage
 from nebula_utils.errors import LeakageError, SourceError
-from nebula_utils.features.extraction import View
+from nebula_utils.features.views import View
 from nebula_utils.training import study
 from nebula_utils.training.calibration import compute_threshold, score_coverage
 from nebula_utils.training.discriminant import (

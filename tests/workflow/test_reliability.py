@@ -27,12 +27,8 @@ from nebula_utils.classifier.classifier import load_classifier
 from nebula_utils.dataset import hips
 from nebula_utils.errors import ModelError
 from nebula_utils.features import backbone, extraction
-from nebula_utils.features.extraction import (
-    FeatureCache,
-    Recipe,
-    View,
-    extract_features,
-)
+from nebula_utils.features.extraction import FeatureCache, extract_features
+from nebula_utils.features.views import Preprocessing, View
 from nebula_utils.workflow import cli
 
 KILLS = int(os.environ.get("NEBULA_KILLS", "2"))
@@ -185,7 +181,7 @@ def test_two_extractions_at_once(undisturbed):
 
 def test_any_flipped_bit_of_a_part(manifest, fake_backbone, tmp_cache):
     """Wherever it is, the embeddings are the same as before."""
-    paths, recipe = list(manifest["path"][:3]), Recipe((View(32),))
+    paths, recipe = list(manifest["path"][:3]), Preprocessing((View(32),))
     expected = extract_features(paths, fake_backbone, recipe).X
     folder = FeatureCache(fake_backbone, recipe).folder
     (part,) = folder.glob("part-*.npz")
@@ -278,7 +274,7 @@ def test_features_of_older_preprocessing_are_not_used(
     manifest, fake_backbone, tmp_cache, monkeypatch
 ):
     """They stay where they are; the new ones have a folder of their own."""
-    paths, recipe = list(manifest["path"][:3]), Recipe((View(32),))
+    paths, recipe = list(manifest["path"][:3]), Preprocessing((View(32),))
     with monkeypatch.context() as patch:
         patch.setattr(extraction, "PREPROCESSING_VERSION", 0)
         extract_features(paths, fake_backbone, recipe)
