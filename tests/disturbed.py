@@ -18,7 +18,6 @@ from typing import Any
 
 import nbformat
 import numpy as np
-import pandas as pd
 import psutil
 from PIL import Image
 
@@ -40,7 +39,6 @@ score = {"value": sum(numbers) / 100, "low": 0.0, "high": 1.0}
 with write_atomic(Path(REPORTS) / "metrics.json") as temporary:
     temporary.write_text(json.dumps({"heads": {"plain": score}}))
 numbers"""
-GRID = "notebooks: [01]\ngrid: {SIZE: [1, 2]}\nmetrics: [heads.plain]\n"
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ class Work:
 
 
 def make_inputs(folder: Path) -> None:
-    """Write small JPEGs, two tiny notebooks and a grid."""
+    """Write small JPEGs and two tiny notebooks."""
     rng = np.random.default_rng(11)
     (folder / "pictures").mkdir(parents=True)
     for number in range(N_PICTURES):
@@ -112,7 +110,6 @@ def make_inputs(folder: Path) -> None:
     _write_notebook(
         folder / "notebooks" / "02_second.ipynb", more, f"{last}.read_text())"
     )
-    (folder / "grid.yaml").write_text(GRID)
 
 
 def make_work(name: str, folder: Path, address: str) -> Work:
@@ -126,7 +123,6 @@ def make_work(name: str, folder: Path, address: str) -> Work:
         "fetch": "fetch hips --limit 30 --surveys DSS2-color DSS2-red --star-fields 0 "
         f"--other 0 --size-px 64 --connections 2 --server {address}".split(),
         "run": ["run", "--out", out],
-        "sweep": ["sweep", str(inputs / "grid.yaml"), "--out", out],
     }
     return Work(words[name], inputs, state)
 
@@ -202,15 +198,6 @@ def _read_records(path: Path) -> Any:
     return sorted(records, key=lambda record: record["image_id"])
 
 
-def _read_table(path: Path) -> Any:
-    return pd.read_csv(path).drop(columns=["status", "seconds"]).to_csv()
-
-
-def _read_markdown(path: Path) -> str:
-    """Read a sweep's table without the seconds and without done or kept."""
-    return re.sub(r"\| \d+ \| \[(done|kept)\]", "| [", path.read_text())
-
-
 def _read_page(path: Path) -> str:
     """Read an HTML page without the identifiers that change with each execution."""
     return re.sub(r'(id="?(?:cell-id=)?)[0-9a-f-]+', r"\1", path.read_text("utf-8"))
@@ -222,6 +209,4 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "record.json": _read_json_without("seconds", "digest", "checksum"),
     "provenance.json": _read_json_without("written", "wall_seconds", "git"),
     "manifest.jsonl": _read_records,
-    "table.csv": _read_table,
-    "table.md": _read_markdown,
 }

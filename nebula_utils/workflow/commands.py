@@ -1,101 +1,223 @@
-"""What the subcommands of `nebula` do; each imports only what it needs."""
+"""What the commands of `nebula` take and do; each imports only what it needs.
+
+A command is a function under `command`: its name, arguments and examples stand above
+what it does. ``"fetch photos"`` is the subcommand ``photos`` of ``fetch``.
+"""
 
 import argparse
 import json
 import logging
-import math
 import os
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from nebula_utils import config
 from nebula_utils.errors import (
     ClusterError,
-    ImageError,
     ModelError,
     NebulaError,
     SourceError,
 )
 
-if TYPE_CHECKING:
-    from nebula_utils.workflow.pipeline import Run, Step
-
 logger = logging.getLogger(__name__)
 
+Do = Callable[[argparse.Namespace], int]
+Argument = tuple[tuple[str, ...], dict[str, Any]]
 
+
+class Command(NamedTuple):
+    """A command: what it does, what it takes, and how `--help` tells of it."""
+
+    do: Do
+    summary: str
+    arguments: Iterable[Argument] | Callable[[argparse.ArgumentParser], None]
+    examples: str
+
+
+COMMANDS: dict[str, Command] = {}  # in the order of `nebula --help`
+
+
+def argument(*flags: str, **options: Any) -> Argument:
+    """Return an argument of a command, as `argparse` would add it."""
+    return flags, options
+
+
+def command(
+    name: str,
+    summary: str,
+    *arguments: Argument,
+    examples: str = "",
+    add_arguments: Callable[[argparse.ArgumentParser], None] | None = None,
+) -> Callable[[Do], Do]:
+    """Make a function the command of this name.
+
+    Parameters
+    ----------
+    name : str
+        A word, or two for a subcommand of an earlier one.
+    summary : str
+        For ``--help``: lower case, without a full stop.
+    arguments : Argument
+        From `argument`.
+    examples : str
+        Lines that stand under "examples:".
+    add_arguments : callable, optional
+        Instead of ``arguments``, if these are slow to list.
+    """
+
+    def register(do: Do) -> Do:
+        COMMANDS[name] = Command(do, summary, add_arguments or arguments, examples)
+        return do
+
+    return register
+
+
+def _port(text: str) -> int:
+    if text.isdigit() and 0 < int(text) < 65536:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no port (1 to 65535)")
+
+
+def _positive(text: str) -> int:
+    if text.isdigit() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+
+
+def _npz(text: str) -> Path:
+    if text.endswith(".npz"):
+        return Path(text)
+    raise argparse.ArgumentTypeError(f"{text!r}: the name must end in .npz")
+
+
+@command(
+    "run",
+    "run notebooks and write the report",
+    argument(
+        "notebooks",
+        nargs="*",
+        metavar="NOTEBOOK",
+        help="number or name (04, 04_training); default: all, in order",
+    ),
+    argument(
+        "-p",
+        "--parameter",
+        dest="parameters",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="set a notebook parameter; may be given several times",
+    ),
+    argument("--out", type=Path, metavar="DIR", help="write here instead of reports/"),
+    argument("--force", action="store_true", help="also run what has not changed"),
+    examples="""\
+  nebula run                          everything that needs it, in order
+  nebula run 05                       only the colour-bias notebook
+  nebula run -p CLASSES '[dark, emission]' --out two_classes
+                                      the original tool's two-class problem,
+                                      written beside the report, not over it
+
+VALUE is a number, a word or a list, as in YAML or JSON; it goes to every chosen
+notebook that has such a parameter. Paths in it start from notebooks/.
+""",
+)
 def do_run(args: argparse.Namespace) -> int:
     """Run notebooks; print where the report is and the headline numbers."""
-    from nebula_utils.workflow import pipeline
+    from nebula_utils.workflow import pipeline, provenance
 
     logging.getLogger("papermill").setLevel(logging.WARNING)
     out = (args.out or config.REPORTS).resolve()
     given = dict(args.parameters)
     steps = pipeline.plan_run(args.notebooks, given, out if args.out else None)
-    weights = _hash_weights(steps)
+    weights = provenance.hash_weights(step.parameters for step in steps)
     runs = pipeline.run_steps(steps, out, weights, force=args.force)
+    parameters = {step.name: step.parameters for step in steps}
+    seconds = {run.name: run.seconds for run in runs}
     # Also after a kill between the last notebook and this.
-    if not _is_told(out / "provenance.json", runs):
-        _write_provenance(out / "provenance.json", steps, runs, weights)
+    if not all(run.skipped for run in runs) or not provenance.is_told(out, seconds):
+        provenance.write_provenance(out, parameters, seconds, weights)
     print(f"report: {out / 'runs'} (open the .html files in a browser)")
     for line in describe_metrics(out / "metrics.json"):
         print(line)
     return 0
 
 
-def do_sweep(args: argparse.Namespace) -> int:
-    """Run a grid of parameters; print where table and figure are."""
-    from nebula_utils.workflow import sweep
-    from nebula_utils.workflow.comparison import write_comparison
-
-    if args.workers and not args.scheduler:
-        raise ClusterError("--workers only goes with --scheduler")
-    logging.getLogger("papermill").setLevel(logging.WARNING)
-    grid = sweep.read_grid(args.grid)
-    out = (args.out or config.REPORTS / "sweeps" / grid.name).resolve()
-    runs = sweep.plan_sweep(grid, out)
-    outcomes = sweep.run_sweep(runs, args.scheduler, args.workers)
-    failed = [pair for pair in zip(runs, outcomes, strict=True) if pair[1].error]
-    for run, outcome in failed:
-        logger.warning("failed: %s: %s", run.folder, outcome.error)
-    for path in write_comparison(grid, runs, outcomes, out):
-        print(path)
-    return _status(len(failed), len(runs))
-
-
+@command(
+    "fetch",
+    "get a source's images",
+    examples="""\
+  nebula fetch                        Stellarium's photographs (246 MB, once)
+  nebula fetch photos my_pictures     check class folders of your own pictures:
+                                      my_pictures/dark/barnard_150-10.jpg …
+  nebula fetch hips --help            cut-outs from sky surveys
+""",
+)
 def do_fetch(args: argparse.Namespace) -> int:
-    """Get a source's images; print where they are or how many of what."""
-    if args.source == "hips":
-        from nebula_utils.dataset import hips
-
-        return int(hips.run(args))
-    if args.source == "photos":
-        from nebula_utils.dataset.photos import load_photos
-
-        manifest = load_photos(args.folder)
-        if manifest.empty:
-            raise SourceError(f"{args.folder} holds no pictures in class folders")
-        for label, rows in manifest.groupby("label"):
-            print(f"{label}: {len(rows)} images of {rows.nebula.nunique()} nebulae")
-        return 0
+    """Get Stellarium's photographs; print where they are."""
     from nebula_utils.dataset.stellarium import fetch_textures
 
     print(fetch_textures())
     return 0
 
 
-def do_resolve(args: argparse.Namespace) -> int:
-    """Look names up in the catalogue; one line a name."""
-    from nebula_utils.catalogue.table import as_record
-
-    records = [as_record(name) for name in args.names]
-    for record in records:
-        print(_to_json(record) if args.json else _format_resolved(record))
-    return _status(sum("error" in record for record in records), len(records))
+command("fetch stellarium", "Stellarium's photographs (default)")(do_fetch)
 
 
+@command(
+    "fetch photos",
+    "check a folder of your own pictures",
+    argument("folder", type=Path, metavar="DIR"),
+)
+def do_fetch_photos(args: argparse.Namespace) -> int:
+    """Read class folders; print how many pictures of how many nebulae."""
+    from nebula_utils.dataset.photos import load_photos
+
+    manifest = load_photos(args.folder)
+    if manifest.empty:
+        raise SourceError(f"{args.folder} holds no pictures in class folders")
+    for label, rows in manifest.groupby("label"):
+        print(f"{label}: {len(rows)} images of {rows.nebula.nunique()} nebulae")
+    return 0
+
+
+def _add_hips_arguments(parser: argparse.ArgumentParser) -> None:
+    from nebula_utils.dataset import hips
+
+    hips.add_arguments(parser)
+
+
+@command("fetch hips", "cut-outs from sky surveys", add_arguments=_add_hips_arguments)
+def do_fetch_hips(args: argparse.Namespace) -> int:
+    """Get cut-outs from sky surveys; print how many of what."""
+    from nebula_utils.dataset import hips
+
+    return int(hips.run(args))
+
+
+@command(
+    "backbone",
+    "get a feature extractor",
+    argument(
+        "name",
+        nargs="?",
+        default=config.DEFAULT_BACKBONE,
+        metavar="NAME|HANDLE|DIR",
+        help="default: %(default)s",
+    ),
+    argument(
+        "--list", action="store_true", help="list the known names and their handles"
+    ),
+    examples="""\
+  nebula backbone                     the default, the original tool's MobileNet
+  nebula backbone mobilenet_v1_050_160
+  nebula backbone https://tfhub.dev/…/feature_vector/5
+  nebula backbone --list              the sixteen MobileNets and their handles
+""",
+)
 def do_backbone(args: argparse.Namespace) -> int:
     """Make a feature extractor available; print its folder, alone."""
     from nebula_utils.features import backbone
@@ -108,6 +230,56 @@ def do_backbone(args: argparse.Namespace) -> int:
     return 0
 
 
+@command(
+    "extract",
+    "compute features of any images",
+    argument(
+        "images",
+        type=Path,
+        metavar="DIR|MANIFEST.csv",
+        help="a folder of images, or a table with a column `path`",
+    ),
+    argument(
+        "--out", type=_npz, required=True, metavar="FEATURES.npz", help="file to write"
+    ),
+    argument(
+        "--backbone",
+        default=config.DEFAULT_BACKBONE,
+        help="name, TF-Hub handle or SavedModel folder; default: %(default)s",
+    ),
+    argument(
+        "--batch-size",
+        type=_positive,
+        default=32,
+        metavar="N",
+        help="images a forward pass; default: %(default)s",
+    ),
+    argument(
+        "--scheduler",
+        metavar="local|ADDRESS",
+        help="compute on a Dask cluster: processes on this machine, or an address",
+    ),
+    argument(
+        "--workers",
+        type=_positive,
+        metavar="N",
+        help="processes of --scheduler local; default: one a core",
+    ),
+    argument(
+        "--parts",
+        metavar="DIR",
+        help="with --scheduler: where workers write, a folder or an address that all "
+        "of them see; default: FEATURES.npz.parts",
+    ),
+    examples="""\
+  nebula extract my_pictures --out features.npz
+  nebula extract manifest.csv --out features.npz --backbone mobilenet_v1_100_160
+  nebula extract survey/ --out features.npz --scheduler tcp://10.0.0.1:8786
+                                      on a Dask cluster (docs/cluster.md)
+
+The file has `features` float32 (n, d), `path` (n,), `backbone` and `preprocessing`.
+""",
+)
 def do_extract(args: argparse.Namespace) -> int:
     """Write the features of a folder or manifest; list what was left out."""
     if not args.images.exists():
@@ -130,24 +302,11 @@ def do_extract(args: argparse.Namespace) -> int:
     return 1 if unusable else 0
 
 
-def do_classify(args: argparse.Namespace) -> int:
-    """Classify pictures; one line a file, in input order."""
-    from nebula_utils.classifier.classifier import load_classifier
-
-    classifier = load_classifier(args.model)
-    failed = 0
-    for path in _with_progress(args.paths):
-        record = classify_path(classifier.classify, path)
-        failed += "error" in record
-        if args.json:
-            print(_to_json(record), flush=True)
-        elif "error" in record:
-            logger.warning("%s: %s", path, record["error"])
-        else:
-            print(format_answer(record), flush=True)
-    return _status(failed, len(args.paths))
-
-
+@command(
+    "app",
+    "serve the classifier as a web page on 127.0.0.1",
+    argument("--port", type=_port, default=8866, help="default: %(default)s"),
+)
 def do_app(args: argparse.Namespace) -> int:
     """Serve notebook 06 as a web page; returns when the server ends."""
     from nebula_utils.classifier.serving import TEMPLATE, limit_memory, make_environment
@@ -176,50 +335,6 @@ def do_app(args: argparse.Namespace) -> int:
         [*command, f"--template={TEMPLATE}"],
         {**os.environ, **KERNEL_ENVIRONMENT, **make_environment()},
     )
-
-
-def classify_path(
-    classify: Callable[[Path], Any], path: str | os.PathLike[str]
-) -> dict[str, Any]:
-    """Classify one file; an unusable one gives a record with the reason.
-
-    Parameters
-    ----------
-    classify : callable
-        Path → a result with ``as_dict()``; raises ImageError.
-    path : str or path
-        As the user wrote it; the record repeats it.
-
-    Returns
-    -------
-    dict
-        ``path`` and the answer, or ``path`` and ``error``.
-    """
-    path = os.fspath(path)
-    try:
-        if Path(path).is_dir():
-            raise ImageError("not an image: it is a folder; name the files in it")
-        answer = classify(Path(path)).as_dict()
-        return {"path": path} | {k: v for k, v in answer.items() if k != "path"}
-    except (NebulaError, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) else None
-        return {"path": path, "error": reason or str(error)}
-
-
-def format_answer(record: Mapping[str, Any]) -> str:
-    """Return a classification as one line to read.
-
-    Parameters
-    ----------
-    record : mapping
-        What ``classify --json`` would write.
-    """
-    ranked = sorted(record["probabilities"].items(), key=lambda item: -item[1])
-    best = ", ".join(f"{name} {share:.2f}" for name, share in ranked[:2])
-    grey = record["grey_label"]
-    without = "the same" if grey == record["label"] else grey
-    line = f"{best}; without colour {without}, stability {record['stability']:.2f}"
-    return f"{record['path']}: " + ("" if record["confident"] else "not sure: ") + line
 
 
 def describe_metrics(path: Path) -> list[str]:
@@ -253,91 +368,3 @@ def _format_score(name: str, score: Mapping[str, Any] | None) -> str:
     low, high = score.get("low"), score.get("high")
     interval = "" if None in (low, high) else f" [{low:.3f}, {high:.3f}]"
     return f"{name} {score['value']:.3f}{interval}"
-
-
-def _format_resolved(record: Mapping[str, Any]) -> str:
-    if "error" in record:  # which names the suggestions, too
-        return f"{record['query']}: {record['error']}"
-    place = f"RA {record['ra_deg']}°, Dec {record['dec_deg']}°"
-    size = record.get("size_arcmin")
-    parts = [record["type"], place] + ([f"{size}′"] if size is not None else [])
-    also = "; ".join(record.get("aliases") or [])
-    return f"{record['query']}: {record['name']}: {', '.join(parts)}" + (
-        f"; also {also}" if also else ""
-    )
-
-
-def _hash_weights(steps: "Iterable[Step]") -> dict[str, str]:
-    names = {step.parameters.get("BACKBONE") for step in steps} - {None}
-    if not names:
-        return {}
-    from nebula_utils.features import backbone
-
-    return {
-        name: backbone.compute_weights_sha256(backbone.resolve_backbone(name))
-        for name in sorted(map(str, names))
-    }
-
-
-def _is_told(path: Path, runs: "Iterable[Run]") -> bool:
-    """Tell whether a provenance record is of these very executions."""
-    try:
-        told = json.loads(path.read_text("utf-8"))["wall_seconds"]
-    except (OSError, ValueError, KeyError):
-        return False
-    return all(
-        run.skipped and told.get(run.name) == round(run.seconds, 2) for run in runs
-    )
-
-
-def _write_provenance(
-    path: Path,
-    steps: "Iterable[Step]",
-    runs: "Iterable[Run]",
-    weights: Mapping[str, str],
-) -> None:
-    from nebula_utils.workflow.provenance import build_provenance, write_provenance
-
-    try:
-        earlier = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        earlier = {}
-    # A run of some notebooks keeps what is known of the others.
-    parameters = {
-        **earlier.get("parameters", {}),
-        **{step.name: step.parameters for step in steps},
-    }
-    seconds = {
-        **earlier.get("wall_seconds", {}),
-        **{run.name: run.seconds for run in runs},
-    }
-    write_provenance(path, build_provenance(parameters, seconds, weights))
-
-
-def _with_progress(paths: list[str]) -> Iterable[str]:
-    # Answers that scroll by on the terminal are progress enough.
-    if len(paths) < 10 or sys.stdout.isatty() or not sys.stderr.isatty():
-        return paths
-    from tqdm import tqdm
-
-    return tqdm(paths, unit="image")
-
-
-def _to_json(record: Any) -> str:
-    return json.dumps(_without_nan(record), allow_nan=False)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return value
-
-
-def _status(failed: int, total: int) -> int:
-    if failed == 0:
-        return 0
-    return 2 if failed == total else 1

@@ -6,7 +6,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from nebula_utils import config
 from nebula_utils.files import compute_sha256, write_atomic
 
+PROVENANCE = "provenance.json"
 SEED_NAME = re.compile(r"(^|_)(SEED|RANDOM_STATE)S?(_|$)")
 
 
@@ -51,6 +52,19 @@ def collect_versions() -> dict[str, str]:
 def hash_data(folder: Path = config.DATA) -> dict[str, str]:
     """Return the SHA-256 of each CSV file of a folder, by file name."""
     return {path.name: compute_sha256(path) for path in sorted(folder.glob("*.csv"))}
+
+
+def hash_weights(parameters: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the SHA-256 of the weights of each ``BACKBONE`` among parameters."""
+    names = {chosen.get("BACKBONE") for chosen in parameters} - {None}
+    if not names:
+        return {}
+    from nebula_utils.features import backbone
+
+    return {
+        name: backbone.compute_weights_sha256(backbone.resolve_backbone(name))
+        for name in sorted(map(str, names))
+    }
 
 
 def build_provenance(
@@ -94,24 +108,49 @@ def build_provenance(
     }
 
 
-def write_provenance(path: Path, provenance: Mapping[str, Any]) -> None:
-    """Write a provenance record as JSON, whole or not at all.
+def write_provenance(
+    out: Path,
+    parameters: Mapping[str, Mapping[str, Any]],
+    wall_seconds: Mapping[str, float],
+    weights: Mapping[str, str] | None = None,
+) -> None:
+    """Write ``provenance.json``; what it tells of other notebooks stays.
 
     Parameters
     ----------
-    path : Path
-        Usually ``reports/provenance.json``.
-    provenance : mapping
-        From `build_provenance`.
+    out : Path
+        The folder of results, usually ``reports/``.
+    parameters, wall_seconds, weights
+        As for `build_provenance`.
 
     Raises
     ------
     CacheError
         If the folder can't be written.
     """
-    with write_atomic(path) as temporary:
+    earlier = _read(out)
+    provenance = build_provenance(
+        earlier.get("parameters", {}) | dict(parameters),
+        earlier.get("wall_seconds", {}) | dict(wall_seconds),
+        weights,
+    )
+    with write_atomic(out / PROVENANCE) as temporary:
         text = json.dumps(provenance, indent=2, ensure_ascii=False, default=str)
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def is_told(out: Path, wall_seconds: Mapping[str, float]) -> bool:
+    """Tell whether ``provenance.json`` is of these very executions."""
+    told = _read(out).get("wall_seconds", {})
+    return all(told.get(name) == round(s, 2) for name, s in wall_seconds.items())
+
+
+def _read(out: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((out / PROVENANCE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _git(repository: Path, *words: str) -> str | None:

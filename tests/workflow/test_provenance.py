@@ -43,11 +43,12 @@ def test_data_hashes_follow_the_content(tmp_path):
 def test_provenance_is_written_as_json(tmp_path):
     """With seeds picked out of the parameters, and package versions."""
     parameters = {"04_training": {"RANDOM_STATE": 0, "SEEDLING": 1, "K": 5}}
-    record = provenance.build_provenance(parameters, {"04_training": 1.234}, {"n": "0"})
-    path = tmp_path / "provenance.json"
-    provenance.write_provenance(path, record)
-    read = json.loads(path.read_text("utf-8"))
-    assert read == record
+    seconds = {"04_training": 1.234}
+    provenance.write_provenance(tmp_path, parameters, seconds, {"n": "0"})
+    assert provenance.is_told(tmp_path, seconds)
+    assert not provenance.is_told(tmp_path, {"04_training": 1.3})
+    read = json.loads((tmp_path / "provenance.json").read_text("utf-8"))
+    assert read["parameters"] == parameters
     assert read["seeds"] == {"04_training.RANDOM_STATE": 0}
     assert read["wall_seconds"] == {"04_training": 1.23}
     assert "tensorflow-hub" in read["packages"]

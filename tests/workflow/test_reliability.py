@@ -86,7 +86,7 @@ def call(monkeypatch, capsys):
     return run
 
 
-@pytest.mark.parametrize("name", ["fetch", "extract", "sweep", "run"])
+@pytest.mark.parametrize("name", ["fetch", "extract", "run"])
 def test_kill_at_random_moments(undisturbed, name):
     """Kill -9 loses nothing: the next start continues, and results are equal."""
     work, expected, (first, end) = undisturbed(name)

@@ -1,0 +1,164 @@
+"""The commands that tell of nebulae and pictures: `resolve` and `classify`."""
+
+import argparse
+import json
+import logging
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nebula_utils import config
+from nebula_utils.errors import ImageError, NebulaError
+from nebula_utils.workflow.commands import argument, command
+
+logger = logging.getLogger(__name__)
+
+JSON = argument("--json", action="store_true", help="one JSON object a line")
+
+
+@command(
+    "resolve",
+    "look a nebula up by any name",
+    argument("names", nargs="+", metavar="NAME"),
+    JSON,
+    examples="""\
+  nebula resolve "Thor's Helmet" S155 M42
+  nebula resolve --json "Barnard 33" | python3 -m json.tool
+""",
+)
+def do_resolve(args: argparse.Namespace) -> int:
+    """Look names up in the catalogue; one line a name."""
+    from nebula_utils.catalogue.table import as_record
+
+    records = [as_record(name) for name in args.names]
+    for record in records:
+        print(to_json(record) if args.json else _format_resolved(record))
+    return compute_status(sum("error" in record for record in records), len(records))
+
+
+def _format_resolved(record: Mapping[str, Any]) -> str:
+    if "error" in record:  # which names the suggestions, too
+        return f"{record['query']}: {record['error']}"
+    place = f"RA {record['ra_deg']}°, Dec {record['dec_deg']}°"
+    size = record.get("size_arcmin")
+    parts = [record["type"], place] + ([f"{size}′"] if size is not None else [])
+    also = "; ".join(record.get("aliases") or [])
+    return f"{record['query']}: {record['name']}: {', '.join(parts)}" + (
+        f"; also {also}" if also else ""
+    )
+
+
+@command(
+    "classify",
+    "classify pictures",
+    argument("paths", nargs="+", metavar="PATH", help="picture files"),
+    JSON,
+    argument(
+        "--model",
+        type=Path,
+        default=config.MODEL,
+        metavar="DIR",
+        help="folder of an exported classifier; default: reports/model",
+    ),
+    examples="""\
+  nebula classify orion.jpg
+  nebula classify --json pictures/*.png > answers.jsonl
+  nebula classify --model two_classes/model orion.jpg
+
+Needs the classifier that `make reproduce` (or `nebula run`) writes.
+""",
+)
+def do_classify(args: argparse.Namespace) -> int:
+    """Classify pictures; one line a file, in input order."""
+    from nebula_utils.classifier.classifier import load_classifier
+
+    classifier = load_classifier(args.model)
+    failed = 0
+    for path in _with_progress(args.paths):
+        record = classify_path(classifier.classify, path)
+        failed += "error" in record
+        if args.json:
+            print(to_json(record), flush=True)
+        elif "error" in record:
+            logger.warning("%s: %s", path, record["error"])
+        else:
+            print(format_answer(record), flush=True)
+    return compute_status(failed, len(args.paths))
+
+
+def classify_path(
+    classify: Callable[[Path], Any], path: str | os.PathLike[str]
+) -> dict[str, Any]:
+    """Classify one file; an unusable one gives a record with the reason.
+
+    Parameters
+    ----------
+    classify : callable
+        Path → a result with ``as_dict()``; raises ImageError.
+    path : str or path
+        As the user wrote it; the record repeats it.
+
+    Returns
+    -------
+    dict
+        ``path`` and the answer, or ``path`` and ``error``.
+    """
+    path = os.fspath(path)
+    try:
+        if Path(path).is_dir():
+            raise ImageError("not an image: it is a folder; name the files in it")
+        answer = classify(Path(path)).as_dict()
+        return {"path": path} | {k: v for k, v in answer.items() if k != "path"}
+    except (NebulaError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        return {"path": path, "error": reason or str(error)}
+
+
+def format_answer(record: Mapping[str, Any]) -> str:
+    """Return a classification as one line to read.
+
+    Parameters
+    ----------
+    record : mapping
+        What ``classify --json`` would write.
+    """
+    ranked = sorted(record["probabilities"].items(), key=lambda item: -item[1])
+    best = ", ".join(f"{name} {share:.2f}" for name, share in ranked[:2])
+    grey = record["grey_label"]
+    without = "the same" if grey == record["label"] else grey
+    line = f"{best}; without colour {without}, stability {record['stability']:.2f}"
+    return f"{record['path']}: " + ("" if record["confident"] else "not sure: ") + line
+
+
+def _with_progress(paths: list[str]) -> Iterable[str]:
+    # Answers that scroll by on the terminal are progress enough.
+    if len(paths) < 10 or sys.stdout.isatty() or not sys.stderr.isatty():
+        return paths
+    from tqdm import tqdm
+
+    return tqdm(paths, unit="image")
+
+
+def to_json(record: Any) -> str:
+    """Return one line of JSON; what is not a finite number becomes null."""
+    return json.dumps(_without_nan(record), allow_nan=False)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return value
+
+
+def compute_status(failed: int, total: int) -> int:
+    """Return the exit status: 0 none failed, 1 some, 2 all."""
+    if failed == 0:
+        return 0
+    return 2 if failed == total else 1
