@@ -1,16 +1,12 @@
 """See, before training, how far the colours of the pictures give the type away."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from nebula_utils.config import CLASS_NAMES, RANDOM_STATE
 from nebula_utils.counterfactuals.colour import PALETTES
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 N_SHUFFLES = 999
 
@@ -176,83 +172,3 @@ def _measure(labels: np.ndarray, colours: np.ndarray) -> float:
     shape = (labels.max() + 1, colours.max() + 1)
     cells = np.bincount(labels * shape[1] + colours, minlength=shape[0] * shape[1])
     return compute_cramers_v(cells.reshape(shape))
-
-
-def plot_composition(table: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
-    """Show how each class divides among the palettes.
-
-    Parameters
-    ----------
-    table : DataFrame
-        From `tabulate_composition`; sources are added up (select rows for one).
-    ax : Axes, optional
-        Where to draw; default is a new figure.
-
-    Returns
-    -------
-    Axes
-        A row a palette, a dot a class, with Wilson's 95 % interval for as many
-        witnesses as there are nebulae. Were colour no help, the dots of a row would
-        stand one below the other.
-    """
-    import matplotlib.pyplot as plt
-
-    from nebula_utils.report.drawing import style_marker
-    from nebula_utils.report.style import CLASS_STYLE
-
-    if ax is None:
-        _, ax = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    counts = table.groupby(level="label").sum()
-    counts = counts.loc[[name for name in CLASS_NAMES if name in counts.index]]
-    images = counts["images"]
-    shares = counts.drop(columns=["images", "nebulae"]).div(images, axis=0) * 100
-    places = np.arange(shares.shape[1])
-    offsets = np.linspace(-0.3, 0.3, len(shares)) if len(shares) > 1 else [0.0]
-    for (name, share), offset in zip(shares.iterrows(), offsets, strict=True):
-        style = CLASS_STYLE[str(name)]
-        low, high = _compute_interval(share.to_numpy() / 100, counts["nebulae"][name])
-        ax.hlines(places + offset, low * 100, high * 100, color=style["color"], lw=1)
-        ax.scatter(
-            share,
-            places + offset,
-            s=64,
-            **style_marker(style),
-            label=f"{str(name).replace('_', ' ')} ({images[name]})",
-            clip_on=False,
-            zorder=3,
-        )
-    for place in places[:-1]:
-        ax.axhline(place + 0.5, color="#ddd", linewidth=0.8)
-    ax.set(xlim=(0, 100), ylim=(len(places) - 0.5, -0.5))
-    ax.set_xlabel("share of the class's pictures (%)")
-    ax.set_yticks(places, list(shares.columns))
-    ax.set_ylabel("palette")
-    ax.grid(axis="x", color="#eee")
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
-    palettes = counts.drop(columns=["images", "nebulae"]).to_numpy()
-    _write_title(ax, compute_cramers_v(palettes), table)
-    return ax
-
-
-def _compute_interval(share: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    # Wilson's 95 % interval of a share, with nebulae as the independent witnesses.
-    z2 = 1.96**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n**2))) / (1 + z2 / n)
-    return centre - half, centre + half
-
-
-def _write_title(ax: "Axes", value: float, table: pd.DataFrame) -> None:
-    if np.isnan(value):
-        found = "One class or palette only: no association to measure"
-    else:
-        limits = {0.1: "hardly", 0.3: "weakly", 0.6: "clearly", 1.1: "closely"}
-        tied = next(word for limit, word in limits.items() if value < limit)
-        found = f"Colour is {tied} tied to the type: Cramér's V = {value:.2f}"
-    sources = ", ".join(table.index.unique(level="source"))
-    ax.set_title(
-        f"{found}\n{table['images'].sum():,} pictures by palette ({sources}); bars: "
-        "95 % interval, counting nebulae",
-        loc="left",
-        fontsize=11,
-    )

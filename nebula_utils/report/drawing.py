@@ -1,9 +1,11 @@
-"""What all charts share: looks, titles, dots with intervals, writing a file."""
+"""What all figures share: looks, titles, dots with intervals, alt text, files."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,16 +13,20 @@ from matplotlib.figure import Figure
 from nebula_utils.files import write_atomic
 from nebula_utils.training.scores import Score
 
+if TYPE_CHECKING:
+    from IPython.display import Image
+
 DPI = 100
-# The two heads of every comparison; told apart by shade and marker.
+QUALITY = 82  # of JPEG, for figures with photographs
+OFFSET: dict[str, Any] = {"textcoords": "offset points", "fontsize": 9}
+# The heads of every comparison; told apart by shade and marker.
 HEAD_STYLE = {
     "plain": {"color": "#8a8a8a", "marker": "o"},
     "balanced": {"color": "#5b7fa6", "marker": "D"},
-    "colour-randomised": {"color": "#6a9a5b", "marker": "v"},
-    "Keras dense": {"color": "#b5651d", "marker": "^"},
     "robust": {"color": "#0b3c6f", "marker": "s"},
+    "fine-tuned": {"color": "#b5651d", "marker": "^"},
 }
-COLOUR_NAMES = {
+CHANGE_NAMES = {
     "as_is": "as it is",
     "grey": "greyscale",
     "saturated": "saturation ×2",
@@ -31,29 +37,88 @@ COLOUR_NAMES = {
 }
 
 
-OFFSET: dict[str, Any] = {"textcoords": "offset points", "fontsize": 9}
-
-
-def save_figure(ax: Axes, path: Path) -> Path:
-    """Write an Axes' figure as PNG, whole or not at all.
+def show(axes: Axes | np.ndarray, alt: str | None = None) -> "Image":
+    """Return a figure as an image with alt text, for a notebook, and close it.
 
     Parameters
     ----------
-    ax : Axes
-        Any Axes of the figure.
-    path : Path
-        The ``.png`` file; its folder is made if needed.
+    axes : Axes or array of Axes
+        Of the figure.
+    alt : str, optional
+        What is to be seen, for those who can't; default: the title and the subtitle
+        that `write_title` gave, and the axes' labels.
 
     Returns
     -------
-    Path
-        The same path.
+    IPython.display.Image
+        JPEG where photographs are drawn, else PNG.
     """
+    from IPython.display import Image
+
+    first = axes.flat[0] if isinstance(axes, np.ndarray) else axes
+    figure = get_figure(first)
+    photo = any(
+        np.ndim(image.get_array()) == 3
+        for ax in figure.axes
+        for image in ax.get_images()
+    )
+    stream = io.BytesIO()
+    kind: dict[str, Any] = {"metadata": {"Software": None}}
+    if photo:
+        kind = {"pil_kwargs": {"quality": QUALITY}}
+    name = "jpeg" if photo else "png"
+    figure.savefig(stream, format=name, dpi=DPI, **kind)
+    plt.close(figure)
+    return Image(stream.getvalue(), format=name, alt=alt or describe_figure(first))
+
+
+def describe_figure(ax: Axes) -> str:
+    """Return alt text from a figure's titles and labels."""
+    parts = [ax.get_title(loc="left").strip(), str(ax.get_label())]
+    axis = [ax.get_xlabel(), ax.get_ylabel()]
+    parts.append(" against ".join(text for text in axis[::-1] if text))
+    return ". ".join(part for part in parts if part and not part.startswith("_"))
+
+
+def save_figure(axes: Axes | np.ndarray, path: Path) -> Path:
+    """Write a figure as PNG, whole or not at all, and return the path."""
+    first = axes.flat[0] if isinstance(axes, np.ndarray) else axes
     with write_atomic(path) as temporary:
         # No version of Matplotlib inside: two runs give equal files.
-        figure = get_figure(ax)
-        figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
+        get_figure(first).savefig(
+            temporary, format="png", dpi=DPI, metadata={"Software": None}
+        )
     return path
+
+
+def make_axes(ax: Axes | None, size: tuple[float, float], **subplot: Any) -> Axes:
+    """Return the given Axes, or those of a new figure of this size (inches)."""
+    if ax is None:
+        _, ax = plt.subplots(
+            figsize=size, dpi=DPI, layout="constrained", subplot_kw=subplot
+        )
+    return ax
+
+
+def make_grid(rows: int, columns: int, size: tuple[float, float]) -> np.ndarray:
+    """Return the Axes of a new figure, (rows, columns), each of a size in inches."""
+    _, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(size[0] * columns, size[1] * rows),
+        layout="constrained",
+        squeeze=False,
+        dpi=DPI,
+    )
+    return axes
+
+
+def write_title(ax: Axes, title: str, subtitle: str) -> Axes:
+    """Write the finding, and in smaller type what is plotted; both go into alt text."""
+    ax.set_title(f"{title}\n", loc="left", fontsize=11)
+    ax.text(0, 1.02, subtitle, transform=ax.transAxes, fontsize=9, color="#555")
+    ax.set_label(subtitle)
+    return ax
 
 
 def format_percent(score: Score) -> str:
@@ -65,20 +130,6 @@ def format_percent(score: Score) -> str:
     if low is None or high is None:
         return text
     return f"{text} [{100 * low:.0f}, {100 * high:.0f}]"
-
-
-def make_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
-    """Return the given Axes, or those of a new figure of this size (inches)."""
-    if ax is None:
-        _, ax = plt.subplots(figsize=size, dpi=DPI, layout="constrained")
-    return ax
-
-
-def write_title(ax: Axes, title: str, subtitle: str) -> Axes:
-    """Write the finding, and in smaller type what is plotted."""
-    ax.set_title(f"{title}\n", loc="left", fontsize=11)
-    ax.text(0, 1.02, subtitle, transform=ax.transAxes, fontsize=9, color="#555")
-    return ax
 
 
 def draw_score(
@@ -94,6 +145,19 @@ def draw_score(
     if score["low"] is not None and score["high"] is not None:
         ax.hlines(row, score["low"], score["high"], color=style["color"], lw=1.5)
     ax.scatter(score["value"], row, s=44, zorder=3, label=label, **style_marker(style))
+
+
+def draw_shares(ax: Axes, counts: np.ndarray) -> np.ndarray:
+    """Draw a table of counts as shares of its rows, and return the shares."""
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    ax.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    return share
+
+
+def write_cell(ax: Axes, row: int, column: int, text: str, share: float) -> None:
+    """Write into a cell of a table in blues, light on dark."""
+    ink = "white" if share > 0.55 else "#222"
+    ax.text(column, row, text, ha="center", va="center", color=ink, fontsize=9)
 
 
 def style_marker(style: Mapping[str, str]) -> dict[str, Any]:
@@ -115,5 +179,6 @@ def name_rows(ax: Axes, names: Sequence[str]) -> None:
 
 def get_figure(ax: Axes) -> Figure:
     """Return the whole figure that an Axes belongs to."""
-    figure = ax.figure
-    return figure if isinstance(figure, Figure) else figure.figure
+    figure = ax.get_figure(root=True)
+    assert isinstance(figure, Figure)
+    return figure

@@ -1,56 +1,28 @@
 """Figures with photographs: never stretched, credit beneath, free licences only."""
 
-import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from nebula_utils.catalogue.table import resolve
-from nebula_utils.classifier.classifier import Result
 from nebula_utils.config import CLASS_NAMES
+from nebula_utils.counterfactuals import dust
 from nebula_utils.dataset.sources import load_source
 from nebula_utils.errors import CatalogueError, ImageError
 from nebula_utils.features.views import Preprocessing, View
 from nebula_utils.images import reading
-from nebula_utils.report.drawing import COLOUR_NAMES, DPI, get_figure
+from nebula_utils.report.drawing import CHANGE_NAMES, get_figure, make_grid
 from nebula_utils.report.style import CLASS_LABELS, CLASS_STYLE
 from nebula_utils.training.export import is_free
 from nebula_utils.training.study import INSIDE
 
-if TYPE_CHECKING:
-    from IPython.display import Image
-
 SIDE = 160  # px of a picture in a gallery
-QUALITY = 82  # of JPEG, for figures in a notebook
-
-
-def show(axes: "Axes | np.ndarray", alt: str) -> "Image":
-    """Return a figure with photographs as a small JPEG for a notebook.
-
-    Parameters
-    ----------
-    axes : Axes or array of Axes
-        Of the figure, which is closed.
-    alt : str
-        What is to be seen, for those who can't.
-
-    Returns
-    -------
-    IPython.display.Image
-    """
-    from IPython.display import Image
-
-    figure = get_figure(axes.flat[0] if isinstance(axes, np.ndarray) else axes)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="jpeg", dpi=DPI, pil_kwargs={"quality": QUALITY})
-    plt.close(figure)
-    return Image(stream.getvalue(), format="jpeg", alt=alt)
+FIRST_SEED = 1_000_000  # no scene that a head was trained on has such a seed
 
 
 def choose_examples(
@@ -135,14 +107,7 @@ def plot_gallery(
     _refuse_unfree(rows["licence"])
     columns = min(columns, max(1, len(rows)))
     n_rows = max(1, int(np.ceil(len(rows) / columns)))
-    _, axes = plt.subplots(
-        n_rows,
-        columns,
-        figsize=(1.6 * columns, 2.45 * n_rows),
-        layout="constrained",
-        squeeze=False,
-        dpi=DPI,
-    )
+    axes = make_grid(n_rows, columns, (1.6, 2.45))
     for ax in axes.flat:
         ax.axis("off")
     texts = [CLASS_LABELS[name] for name in rows["label"]]
@@ -156,7 +121,7 @@ def plot_strips(
     rows: pd.DataFrame,
     y_proba: Mapping[str, np.ndarray],
     class_names: Sequence[str],
-    names: Sequence[str] = tuple(COLOUR_NAMES),
+    names: Sequence[str] = tuple(CHANGE_NAMES),
 ) -> np.ndarray:
     """Draw pictures under each colour, with what the head answers to it.
 
@@ -182,15 +147,7 @@ def plot_strips(
         If a picture's licence doesn't let us show it.
     """
     _refuse_unfree(rows["licence"])
-    n = max(1, len(rows))
-    _, axes = plt.subplots(
-        n,
-        len(names),
-        figsize=(1.35 * len(names), 1.6 * n + 0.25),
-        layout="constrained",
-        squeeze=False,
-        dpi=DPI,
-    )
+    axes = make_grid(max(1, len(rows)), len(names), (1.35, 1.7))
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
     for i, row in enumerate(rows.to_dict("records")):
@@ -198,7 +155,7 @@ def plot_strips(
             square = read_square(row["path"], row["source"], 130, name)
             _draw_answer(ax, square, y_proba[name][i], class_names, row["accept"])
             if i == 0:
-                ax.set_title(COLOUR_NAMES[name], fontsize=8)
+                ax.set_title(CHANGE_NAMES[name], fontsize=8)
         _write_credit(axes[i, 0], row)
     return axes
 
@@ -224,10 +181,7 @@ def plot_views(rows: pd.DataFrame, colours: Sequence[str]) -> np.ndarray:
         If a picture's licence doesn't let us show it.
     """
     _refuse_unfree(rows["licence"])
-    n, m = max(1, len(rows)), len(colours)
-    _, axes = plt.subplots(
-        n, m, figsize=(1.7 * m, 1.75 * n), layout="constrained", squeeze=False, dpi=DPI
-    )
+    axes = make_grid(max(1, len(rows)), len(colours), (1.7, 1.75))
     for i, row in enumerate(rows.to_dict("records")):
         for ax, colour in zip(axes[i], colours, strict=True):
             ax.imshow(read_square(row["path"], row["source"], colour=colour))
@@ -281,10 +235,10 @@ def plot_held_out(
     """
     free = rows[[is_free(licence) for licence in rows["licence"]]].head(1)
     if free.empty or not answers:
-        _, ax = plt.subplots(figsize=(6, 0.6))
-        ax.axis("off")
-        ax.text(0, 0.5, "no held-out picture in this source may be shown")
-        return np.array([ax])
+        axes = make_grid(1, 1, (6, 0.6))
+        axes[0, 0].axis("off")
+        axes[0, 0].text(0, 0.5, "no held-out picture in this source may be shown")
+        return axes
     classes = tuple(next(iter(answers.values())).columns[2:])
     y_proba = {
         colour: np.stack(
@@ -296,7 +250,7 @@ def plot_held_out(
                 for one in answers.values()
             ]
         )
-        for colour in COLOUR_NAMES
+        for colour in CHANGE_NAMES
     }
     twice = pd.concat([free] * len(answers))
     axes = plot_strips(twice, y_proba, classes)
@@ -346,7 +300,7 @@ def find_picture(
     return Found(Path(row["path"]), f"{row['credit']}, {row['licence']}")
 
 
-def plot_result(result: Result, credit: str = "") -> np.ndarray:
+def plot_result(result: Any, credit: str = "") -> np.ndarray:
     """Draw an answer: picture, probabilities, greyscale answer, nearest pictures.
 
     Parameters
@@ -360,7 +314,8 @@ def plot_result(result: Result, credit: str = "") -> np.ndarray:
     -------
     ndarray of Axes
     """
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", dpi=DPI)
+    axes = make_grid(1, 2, (4.5, 3.4))[0]
+    figure = get_figure(axes[0])
     axes[0].axis("off")
     if result.picture is not None:
         axes[0].imshow(result.picture)
@@ -393,10 +348,10 @@ def _resolve(name: str) -> str:
 def _name_colour(colour: str) -> str:
     if colour.startswith("random:"):
         return f"random copy {int(colour.removeprefix('random:')) + 1}"
-    return COLOUR_NAMES.get(colour, colour)
+    return CHANGE_NAMES.get(colour, colour)
 
 
-def _draw_bars(ax: Axes, result: Result) -> None:
+def _draw_bars(ax: Axes, result: Any) -> None:
     grey = result.counterfactuals["grey"]
     for row, (name, share) in enumerate(result.probabilities.items()):
         style = CLASS_STYLE[name]
@@ -464,3 +419,40 @@ def _refuse_unfree(licences: pd.Series) -> None:
             f"a picture under the licence {unfree[0]!r} may not be shown: choose "
             "others with choose_examples"
         )
+
+
+def plot_dust_gallery(
+    manifest: pd.DataFrame, n: int = 5, random_state: int = 3
+) -> np.ndarray:
+    """Draw real dark nebulae above simulated ones, and those above the same without.
+
+    Parameters
+    ----------
+    manifest : DataFrame
+        One row a picture; pictures under free licences are chosen.
+    n : int
+        Pictures a row.
+    random_state : int
+        Seed of the choice and of the scenes.
+
+    Returns
+    -------
+    ndarray of Axes, shape (3, n)
+    """
+    real = choose_examples(manifest[manifest["label"] == "dark"], n, random_state)
+    axes = make_grid(3, n, (1.7, 1.9))
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, row in zip(axes[0], real.to_dict("records"), strict=False):
+        _draw_picture(ax, read_square(row["path"], row["source"]), row, "a real one")
+    skies = list(dust.SKIES)
+    for i in range(n):
+        sky = skies[i % len(skies)]
+        pair = dust.simulate_dark_nebula(
+            None, FIRST_SEED + random_state + i, shape=(SIDE, SIDE), sky=sky
+        )
+        columns = zip(axes[1:, i], pair, ("with dust", "without"), strict=True)
+        for ax, picture, text in columns:
+            ax.imshow(picture)
+            ax.set_title(f"simulated, {sky}: {text}", fontsize=7)
+    return axes

@@ -1,17 +1,42 @@
-"""Figures of the catalogue: where the nebulae are, how large, how many."""
+"""Figures of the catalogue (01): where the nebulae are, how large, what is pictured."""
 
+from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle
+from matplotlib.transforms import Bbox
 
-from nebula_utils.config import NEBULA_TYPES, OTHER
+from nebula_utils.config import CLASS_NAMES, NEBULA_TYPES
+from nebula_utils.report.drawing import (
+    draw_shares,
+    get_figure,
+    make_axes,
+    name_rows,
+    style_marker,
+    write_cell,
+    write_title,
+)
 from nebula_utils.report.style import CLASS_LABELS, CLASS_STYLE
 
-_GLOWING = ("emission", "reflection")  # what dusty H II regions are, both at once
-_NEAR_PLANE = 10  # deg of galactic latitude: "near the Milky Way's plane"
+GLOWING = ("emission", "reflection")  # what dusty H II regions are, both at once
+NEAR_PLANE = 10  # deg of galactic latitude: "near the Milky Way's plane"
+CHART_SIDES = (2.0, 40.0)  # deg, the smallest and the largest finder chart
+SIDE_FACTOR = 5.0  # side of the chart / size of the nebula
+N_NAMES = 12  # neighbours that get their name written beside them
+MARKER_PX = 5  # half a marker's side, kept free of names
+# Where a name may stand, tried in this order: offset in points, alignment.
+PLACES = (
+    ((6, 4), "left", "bottom"),
+    ((6, -4), "left", "top"),
+    ((-6, 4), "right", "bottom"),
+    ((-6, -4), "right", "top"),
+    ((0, 8), "center", "bottom"),
+    ((0, -8), "center", "top"),
+)
 
 
 def plot_sky_map(catalogue: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -20,8 +45,7 @@ def plot_sky_map(catalogue: pd.DataFrame, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     catalogue : DataFrame
-        Columns ``type``, ``ra_deg`` and ``dec_deg`` (ICRS, degrees), as
-        ``catalogue.read_catalogue`` gives them.
+        Columns ``type``, ``ra_deg`` and ``dec_deg`` (ICRS, degrees).
     ax : Axes, optional
         Axes of the projection "aitoff"; made if absent.
 
@@ -30,64 +54,28 @@ def plot_sky_map(catalogue: pd.DataFrame, ax: Axes | None = None) -> Axes:
     Axes
         The galactic centre in the middle, longitude growing to the left.
     """
-    longitude, latitude = _to_galactic(catalogue)
-    ax = _make_axes(ax, (9, 5.6), projection="aitoff")
-    for kind in _by_number(catalogue):
-        here = (catalogue["type"] == kind).to_numpy()
-        label = f"{CLASS_LABELS[kind]} ({here.sum():,})"
-        style = _marker(kind)
-        ax.plot(-longitude[here], latitude[here], label=label, **style)
+    places = _locate(catalogue).galactic
+    longitude, latitude = places.l.wrap_at("180d").radian, places.b.radian
+    ax = make_axes(ax, (9, 5.6), projection="aitoff")
+    for name in _by_number(catalogue):
+        here = (catalogue["type"] == name).to_numpy()
+        size = 5.5 if name == "protoplanetary" else 3  # few: they would drown
+        look = {"ls": "none", "mew": 0, "alpha": 0.8, "ms": size, **CLASS_STYLE[name]}
+        label = f"{CLASS_LABELS[name]} ({here.sum():,})"
+        ax.plot(-longitude[here], latitude[here], label=label, **look)
     ticks = np.arange(-120, 150, 60)
     ax.set_xticks(np.radians(ticks), [])
     for tick in ticks:  # below the crowded plane
-        name: dict[str, Any] = {"ha": "center", "fontsize": 7, "color": "#555555"}
-        ax.text(np.radians(tick), np.radians(-41), f"l = {-tick % 360}°", **name)
+        text: dict[str, Any] = {"ha": "center", "fontsize": 7, "color": "#555"}
+        ax.text(np.radians(tick), np.radians(-41), f"l = {-tick % 360}°", **text)
     ax.tick_params(axis="y", labelsize=7)
-    ax.grid(color="#DDDDDD", linewidth=0.5)
+    ax.grid(color="#ddd", linewidth=0.5)
     ax.set_axisbelow(True)
-    near = np.mean(np.abs(np.degrees(latitude)) < _NEAR_PLANE)
-    ax.set_title(
-        f"{near:.0%} of {len(catalogue):,} nebulae lie within {_NEAR_PLANE}° "
-        "of the Milky Way's plane",
-        fontsize=11,
-        pad=18,
-    )
-    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.04)}
-    ax.legend(ncols=3, markerscale=2, frameon=False, **place)
-    return ax
-
-
-def plot_type_counts(catalogue: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw how many nebulae of each type the catalogue has.
-
-    Parameters
-    ----------
-    catalogue : DataFrame
-        Column ``type``.
-    ax : Axes, optional
-        Where to draw; made if absent.
-
-    Returns
-    -------
-    Axes
-        One bar a type, the largest on top, with its number.
-    """
-    ax = _make_axes(ax, (8, 3))
-    counts = catalogue["type"].value_counts()
-    kinds = _by_number(catalogue)[::-1]
-    numbers = [int(counts[kind]) for kind in kinds]
-    bars = ax.barh(_labels(kinds), numbers, color=_colours(kinds))
-    ax.bar_label(bars, [f"{number:,}" for number in numbers], padding=3)
-    ax.margins(x=0.1)
-    ax.set_xlabel("nebulae in the catalogue")
-    most, least = kinds[-1], kinds[0]
-    ax.set_title(
-        f"{counts[most]:,} {CLASS_LABELS[most]} nebulae, but only {counts[least]} "
-        f"{CLASS_LABELS[least]} ones",
-        fontsize=11,
-    )
-    ax.spines[["top", "right"]].set_visible(False)
-    return ax
+    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.04)}
+    ax.legend(ncols=3, markerscale=2, frameon=False, **below)
+    near = np.mean(np.abs(np.degrees(latitude)) < NEAR_PLANE)
+    found = f"{near:.0%} lie within {NEAR_PLANE}° of the Milky Way's plane"
+    return write_title(ax, found, f"{len(catalogue):,} nebulae, galactic coordinates")
 
 
 def plot_size_distribution(catalogue: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -105,39 +93,35 @@ def plot_size_distribution(catalogue: pd.DataFrame, ax: Axes | None = None) -> A
     Axes
         A box a type on a logarithmic axis: median, quartiles and the middle 90 %.
     """
-    ax = _make_axes(ax, (8, 3.4))
+    ax = make_axes(ax, (8, 3.4))
     sizes = catalogue.dropna(subset=["size_arcmin"])
     medians = sizes.groupby("type")["size_arcmin"].median().sort_values()
-    kinds = list(medians.index)
-    groups = [sizes.loc[sizes["type"] == kind, "size_arcmin"] for kind in kinds]
-    names = [
-        f"{CLASS_LABELS[kind]} ({len(group):,})"
-        for kind, group in zip(kinds, groups, strict=True)
-    ]
+    groups = [sizes.loc[sizes["type"] == name, "size_arcmin"] for name in medians.index]
+    rows = zip(medians.index, groups, strict=True)
+    labels = [f"{CLASS_LABELS[name]} ({len(group):,})" for name, group in rows]
     options: dict[str, Any] = {"whis": (5, 95), "showfliers": False, "widths": 0.6}
     boxes = ax.boxplot(
-        groups, orientation="horizontal", tick_labels=names, patch_artist=True,
+        groups, orientation="horizontal", tick_labels=labels, patch_artist=True,
         medianprops={"color": "white", "linewidth": 2}, **options,
     )  # fmt: skip
-    for patch, colour in zip(boxes["boxes"], _colours(kinds), strict=True):
-        patch.set_facecolor(colour)
+    for patch, name in zip(boxes["boxes"], medians.index, strict=True):
+        patch.set_facecolor(CLASS_STYLE[name]["color"])
     ax.set_xscale("log")
     ax.set_xticks([0.01, 0.1, 1, 10, 100], ["0.6″", "6″", "1′", "10′", "100′"])
     ax.set_xlabel("largest diameter (box: half of them, whiskers: 90 %)")
-    small, large = kinds[0], kinds[-1]
-    ax.set_title(
-        f"From {_format_size(medians[small])} ({CLASS_LABELS[small]}) to "
-        f"{_format_size(medians[large])} ({CLASS_LABELS[large]}) at the median",
-        fontsize=11,
-    )
     ax.spines[["top", "right"]].set_visible(False)
-    return ax
+    small, large = medians.index[0], medians.index[-1]
+    found = (
+        f"From {_format_size(medians[small])} ({CLASS_LABELS[small]}) to "
+        f"{_format_size(medians[large])} ({CLASS_LABELS[large]}) at the median"
+    )
+    return write_title(ax, found, f"{len(sizes):,} nebulae of known size")
 
 
 def plot_coverage(
     catalogue: pd.DataFrame, manifest: pd.DataFrame, ax: Axes | None = None
 ) -> Axes:
-    """Draw how many nebulae of each type have an image.
+    """Draw how many nebulae of each type there are, and how many have an image.
 
     Parameters
     ----------
@@ -153,25 +137,22 @@ def plot_coverage(
     Axes
         A bar a type on a logarithmic axis: filled with an image, light without.
     """
-    ax = _make_axes(ax, (8, 3.2))
+    ax = make_axes(ax, (8, 3.2))
     shown = catalogue["name"].isin(manifest["nebula"])
-    with_image = catalogue["type"][shown].value_counts()
     counts = catalogue["type"].value_counts()
-    kinds = _by_number(catalogue)[::-1]
-    colours = _colours(kinds)
-    have = np.array([with_image.get(kind, 0) for kind in kinds])
-    total = np.array([counts[kind] for kind in kinds])
-    bars = ax.barh(_labels(kinds), total, color=colours, alpha=0.2)
-    ax.barh(_labels(kinds), have, color=colours)
-    parts = [f"{h} of {t:,}" for h, t in zip(have, total, strict=True)]
+    names = _by_number(catalogue)
+    colours = [CLASS_STYLE[name]["color"] for name in names]
+    have = catalogue["type"][shown].value_counts().reindex(names, fill_value=0)
+    labels = [CLASS_LABELS[name] for name in names]
+    bars = ax.barh(range(len(names)), counts[names], color=colours, alpha=0.2)
+    ax.barh(range(len(names)), have, color=colours)
+    parts = [f"{have[name]} of {counts[name]:,}" for name in names]
     ax.bar_label(bars, parts, padding=3)
-    ax.set_xscale("log")
-    ax.set_xlim(0.8, 8 * total.max())
+    name_rows(ax, labels)
+    ax.set(xscale="log", xlim=(0.8, 8 * counts.max()))
     ax.set_xlabel("nebulae (filled: with an image)")
-    title = f"{shown.sum():,} of {len(catalogue):,} nebulae have an image"
-    ax.set_title(title, fontsize=11)
-    ax.spines[["top", "right"]].set_visible(False)
-    return ax
+    found = f"{shown.sum():,} of {len(catalogue):,} nebulae have an image"
+    return write_title(ax, found, "by the type in the catalogue")
 
 
 def plot_conflicts(conflicts: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -190,75 +171,156 @@ def plot_conflicts(conflicts: pd.DataFrame, ax: Axes | None = None) -> Axes:
         A row for each type in the catalogue, a column for each that a source says
         instead, with the number of disagreements; a source's guess counts as the type.
     """
-    ax = _make_axes(ax, (8, 3.8))
+    ax = make_axes(ax, (8, 3.8))
     types = conflicts[conflicts["field"] == "type"]
-    said = types["rejected"].str.rstrip("?")
-    counts = pd.crosstab(types["chosen"].str.rstrip("?"), said)
-    order = [*NEBULA_TYPES, OTHER]
+    chosen, said = (types[side].str.rstrip("?") for side in ("chosen", "rejected"))
+    counts = pd.crosstab(chosen, said)
     counts = counts.reindex(
-        index=[kind for kind in order if kind in counts.index],
-        columns=[kind for kind in order if kind in counts.columns],
+        index=[name for name in CLASS_NAMES if name in counts.index],
+        columns=[name for name in CLASS_NAMES if name in counts.columns],
     )
-    most = counts.max(axis=None)
-    ax.imshow(np.sqrt(counts), cmap="Greys", vmin=0, vmax=most**0.5, aspect="auto")
+    share = draw_shares(ax, counts.to_numpy())
     for (row, column), number in np.ndenumerate(counts.to_numpy()):
         if number:
-            ink = "white" if number > most / 4 else "black"
-            ax.text(column, row, str(number), ha="center", va="center", color=ink)
-    wrapped = [label.replace(" ", "\n", 1) for label in _labels(list(counts.columns))]
+            write_cell(ax, row, column, str(number), float(share[row, column]))
+    wrapped = [CLASS_LABELS[name].replace(" ", "\n", 1) for name in counts.columns]
     ax.set_xticks(range(counts.shape[1]), wrapped)
-    ax.set_yticks(range(counts.shape[0]), _labels(list(counts.index)))
+    ax.set_yticks(range(counts.shape[0]), [CLASS_LABELS[name] for name in counts.index])
     ax.tick_params(length=0, axis="both")
-    ax.set_xlabel("what another source says")
-    ax.set_ylabel("type in the catalogue")
+    ax.set(xlabel="what another source says", ylabel="type in the catalogue")
     ax.spines[:].set_visible(False)
-    mixed = types["chosen"].str.rstrip("?").isin(_GLOWING) & said.isin(_GLOWING)
-    ax.set_title(
-        f"{len(types)} disagreements on a type, {mixed.sum()} of them between "
-        "emission and reflection",
-        fontsize=11,
+    mixed = (chosen.isin(GLOWING) & said.isin(GLOWING)).sum()
+    found = f"{mixed} of {len(types)} are between emission and reflection"
+    return write_title(ax, found, "disagreements on a type; colour: share of the row")
+
+
+def plot_finder(nebula: Any, catalogue: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw a nebula among the catalogue's nebulae around it.
+
+    Parameters
+    ----------
+    nebula : Nebula
+        From ``catalogue.resolve``.
+    catalogue : DataFrame
+        What is not in view is left out.
+    ax : Axes, optional
+        Where to draw; default is a new figure.
+
+    Returns
+    -------
+    Axes
+        Offsets in degrees, north up, east left; circles are the nebulae's sizes.
+    """
+    ax = make_axes(ax, (6, 6.4))
+    size = np.nan_to_num(float(nebula.size_arcmin or 0))
+    side = float(np.clip(SIDE_FACTOR * size / 60, *CHART_SIDES))
+    near = _project(nebula, catalogue, side)
+    for row in near.to_dict("records"):
+        _draw(ax, row, alpha=0.55)
+    centre = {"name": nebula.name, "type": nebula.type, "size_arcmin": size}
+    _draw(ax, centre | {"x": 0.0, "y": 0.0}, alpha=1.0)
+    half = side / 2
+    ax.set(xlim=(half, -half), ylim=(-half, half), aspect="equal")
+    ax.set_xlabel("offset to the east (degrees)")
+    ax.set_ylabel("offset to the north (degrees)")
+    ax.grid(color="#eee")
+    ax.set_axisbelow(True)
+    _write_legend(ax, {nebula.type, *near["type"]})
+    others = "1 other nebula" if len(near) == 1 else f"{len(near)} other nebulae"
+    write_title(
+        ax,
+        f"{nebula.name} ({CLASS_LABELS[nebula.type]}){_relate(near, size)}",
+        f"RA {nebula.ra_deg:.2f}°, Dec {nebula.dec_deg:+.2f}°; {others} in "
+        f"{side:.0f}° × {side:.0f}°",
     )
+    _write_names(ax, nebula.name, near.sort_values("size_arcmin", ascending=False))
     return ax
 
 
-def _to_galactic(catalogue: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def _locate(table: pd.DataFrame) -> Any:
     # astropy takes a second to import, which reading the catalogue doesn't need
     from astropy.coordinates import SkyCoord
 
-    places = SkyCoord(
-        catalogue["ra_deg"].to_numpy(), catalogue["dec_deg"].to_numpy(), unit="deg"
-    ).galactic
-    return places.l.wrap_at("180d").radian, places.b.radian
+    places = table["ra_deg"].to_numpy(float), table["dec_deg"].to_numpy(float)
+    return SkyCoord(*places, unit="deg")
 
 
-def _make_axes(
-    ax: Axes | None, size: tuple[float, float], projection: str | None = None
-) -> Axes:
-    if ax is not None:
-        return ax
-    _, made = plt.subplots(
-        figsize=size, subplot_kw={"projection": projection}, layout="constrained"
-    )
-    return made
+def _project(nebula: Any, catalogue: pd.DataFrame, side: float) -> pd.DataFrame:
+    """Add offsets x (east) and y (north), degrees; keep what is in view."""
+    from astropy.coordinates import SkyCoord
+
+    centre = SkyCoord(nebula.ra_deg, nebula.dec_deg, unit="deg")
+    x, y = centre.spherical_offsets_to(_locate(catalogue))
+    placed = catalogue.assign(x=x.deg, y=y.deg)
+    inside = (placed[["x", "y"]].abs() <= side / 2).all(axis=1)
+    return placed[inside & (placed["name"] != nebula.name)]
+
+
+def _relate(near: pd.DataFrame, size: float) -> str:
+    """Say in which larger nebula it lies, the smallest of them, or which is nearest."""
+    if near.empty:
+        return " stands alone"
+    away = np.hypot(near["x"], near["y"])
+    around = near[(away * 120 < near["size_arcmin"]) & (near["size_arcmin"] > size)]
+    if len(around):
+        outer = around.loc[around["size_arcmin"].idxmin()]
+        return f" lies inside {outer['name']} ({CLASS_LABELS[outer['type']]})"
+    gap = away.min()
+    distance = f"{gap:.1f}°" if gap >= 1 else f"{gap * 60:.0f}′"
+    return f": {near.loc[away.idxmin(), 'name']} is {distance} away"
+
+
+def _draw(ax: Axes, row: Mapping[str, Any], alpha: float) -> None:
+    style, place = CLASS_STYLE[row["type"]], (row["x"], row["y"])
+    if row["size_arcmin"] > 0:
+        look = {"fill": False, "ec": style["color"], "alpha": alpha}
+        ax.add_patch(Circle(place, row["size_arcmin"] / 120, **look))
+    neighbour = alpha < 1  # one that stands at the same place is drawn above, and seen
+    size, order = (30, 4) if neighbour else (60, 3)
+    ax.scatter(*place, s=size, alpha=alpha, zorder=order, **style_marker(style))
+
+
+def _write_names(ax: Axes, centre: str, near: pd.DataFrame) -> None:
+    """Write names beside the markers; where it is crowded they are left out."""
+    get_figure(ax).draw_without_rendering()  # settles the layout for the offsets
+    places = [(0.0, 0.0), *zip(near["x"], near["y"], strict=True)]
+    taken = [
+        Bbox([[x - MARKER_PX, y - MARKER_PX], [x + MARKER_PX, y + MARKER_PX]])
+        for x, y in ax.transData.transform(places)
+    ]
+    _write_name(ax, centre, places[0], taken, weight="bold")
+    for name, place in list(zip(near["name"], places[1:], strict=True))[:N_NAMES]:
+        _write_name(ax, name, place, taken)
+
+
+def _write_name(
+    ax: Axes, name: str, place: tuple[float, float], taken: list[Any], **how: Any
+) -> None:
+    for shift, ha, va in PLACES:
+        how |= {"textcoords": "offset points", "fontsize": 8, "ha": ha, "va": va}
+        text = ax.annotate(name, place, xytext=shift, **how)
+        box = text.get_window_extent()
+        inside = ax.bbox.x0 < box.x0 and box.x1 < ax.bbox.x1
+        inside = inside and ax.bbox.y0 < box.y0 and box.y1 < ax.bbox.y1
+        if inside and not box.count_overlaps(taken):
+            taken.append(box)
+            return
+        text.remove()
+
+
+def _write_legend(ax: Axes, types: set[str]) -> None:
+    handles = [
+        Line2D([], [], ls="", mec="#333", label=CLASS_LABELS[name], **CLASS_STYLE[name])
+        for name in CLASS_NAMES
+        if name in types
+    ]
+    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.1)}
+    ax.legend(handles=handles, ncols=3, frameon=False, **below)
 
 
 def _by_number(catalogue: pd.DataFrame) -> list[str]:
     counts = catalogue["type"].value_counts()
     return sorted(set(NEBULA_TYPES) & set(counts.index), key=lambda k: -counts[k])
-
-
-def _labels(kinds: list[str]) -> list[str]:
-    return [CLASS_LABELS[kind] for kind in kinds]
-
-
-def _colours(kinds: list[str]) -> list[str]:
-    return [CLASS_STYLE[kind]["color"] for kind in kinds]
-
-
-def _marker(kind: str) -> dict[str, Any]:
-    size = 5.5 if kind == "protoplanetary" else 3  # few: they would drown
-    plain = {"linestyle": "none", "markeredgewidth": 0, "alpha": 0.8}
-    return plain | {"markersize": size} | dict(CLASS_STYLE[kind])
 
 
 def _format_size(arcmin: float) -> str:

@@ -1,9 +1,11 @@
 """How the classes look in every figure: colours, markers, names on screen."""
 
+from typing import Any
+
 from nebula_utils.config import CLASS_NAMES
 
 # Colour and marker: told apart by the colour-blind and in a grey print.
-CLASS_STYLE: dict[str, dict[str, str]] = {
+CLASS_STYLE: dict[str, dict[str, Any]] = {
     "dark": {"color": "#000000", "marker": "o"},
     "emission": {"color": "#CC3311", "marker": "s"},
     "reflection": {"color": "#0072B2", "marker": "D"},

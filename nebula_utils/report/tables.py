@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from nebula_utils.bias.analysis import Answers
-from nebula_utils.report.drawing import COLOUR_NAMES
+from nebula_utils.report.drawing import CHANGE_NAMES
 from nebula_utils.report.writing import format_score
 from nebula_utils.training import scores
 from nebula_utils.training.scores import Metric, Score
@@ -40,7 +40,7 @@ def tabulate_flips(scored: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             name: {
-                COLOUR_NAMES.get(colour, colour): format_score(score)
+                CHANGE_NAMES.get(colour, colour): format_score(score)
                 for colour, score in head["flip_rate"].items()
             }
             for name, head in scored.items()

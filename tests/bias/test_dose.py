@@ -42,16 +42,6 @@ def test_response_has_a_row_for_every_question(answers, fake_backbone):
     assert set(table["colour"]) == {"as it is", "grey"}
 
 
-def test_curve_title_says_what_was_found(answers, fake_backbone):
-    """The title holds the median at the largest dose."""
-    table = dose.measure_dose_response(
-        {"plain": answers}, fake_backbone, n_scenes=2, a_v=(0.0, 4.0)
-    )
-    table["p_dark"] = 0.25
-    axes = dose.plot_dose_response(table)
-    assert "0.25 (plain)" in axes.get_title(loc="left")
-
-
 @pytest.mark.slow
 def test_everyday_photos_are_there_and_are_other(textures):
     """Each bundled photo exists, and the manifest is one that sources accept."""

@@ -7,9 +7,9 @@ import pytest
 from nebula_utils.dataset.composition import (
     compute_association,
     compute_cramers_v,
-    plot_composition,
     tabulate_composition,
 )
+from nebula_utils.report.charts import plot_composition
 
 
 def make_manifest(n_nebulae: int, per_nebula: int, source: str = "stellarium"):
@@ -127,7 +127,6 @@ def test_one_palette_a_picture_is_needed():
 
 def test_figure_says_what_was_found():
     """The title carries the measured value, and every class is drawn once."""
-    pytest.importorskip("nebula_utils.report.plots")
     import matplotlib.pyplot as plt
 
     manifest = make_manifest(40, 2)

@@ -9,7 +9,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from nebula_utils.errors import ImageError
-from nebula_utils.report import pictures, plots
+from nebula_utils.report import changes, charts, drawing, pictures
 from nebula_utils.training.scores import Predictions, score_head
 
 NAMES = ("dark", "emission", "other")
@@ -49,27 +49,27 @@ def perfect():
 
 def test_confusion_counts_and_finding():
     """A perfect prediction has its counts on the diagonal, and the title says so."""
-    ax = plots.plot_confusion(perfect())
+    ax = charts.plot_confusion(perfect())
     assert [text.get_text() for text in ax.texts if text.get_text() == "6"] == ["6"] * 2
     assert "No picture is taken" in ax.get_title("left")
 
 
 def test_confusion_names_the_worst_mistake(predictions):
     """The title gives the share and both classes of the commonest mistake."""
-    title = plots.plot_confusion(predictions).get_title("left")
+    title = charts.plot_confusion(predictions).get_title("left")
     assert "% of" in title and "taken for" in title
 
 
 def test_flip_rates_title_has_both_numbers(heads):
     """The title repeats the value that metrics.json has."""
     value = heads["plain"]["flip_rate"]["grey"]["value"]
-    title = plots.plot_flip_rates(heads).get_title("left")
+    title = changes.plot_flip_rates(heads).get_title("left")
     assert f"{value:.0%} (plain)" in title and f"{value:.0%} (robust)" in title
 
 
 def test_recall_keeps_the_house_order(heads):
     """Rows are the classes in their order, the first on top."""
-    ax = plots.plot_recall(heads)
+    ax = charts.plot_recall(heads)
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert labels == ["dark", "emission", "not a nebula"]
     assert ax.get_ylim()[0] > ax.get_ylim()[1]
@@ -79,14 +79,14 @@ def test_given_axes_are_used(predictions):
     """With ax, nothing is drawn elsewhere."""
     _, ax = plt.subplots()
     before = plt.get_fignums()
-    assert plots.plot_confusion(predictions, ax) is ax
+    assert charts.plot_confusion(predictions, ax) is ax
     assert plt.get_fignums() == before
 
 
 def test_group_recall_leaves_small_groups_unscored():
     """Groups below five nebulae show a dash, not a number."""
     palettes = np.array(["red"] * 5 + ["blue"] + ["red"] * 6)
-    ax = plots.plot_group_recall(perfect(), palettes)
+    ax = changes.plot_group_recall(perfect(), palettes)
     texts = [text.get_text() for text in ax.texts]
     assert "–\n1 neb." in texts and "1.00\n5 neb." in texts
 
@@ -96,28 +96,28 @@ def test_plots_leave_the_random_state_alone(predictions, heads):
     np.random.seed(3)
     before = np.random.get_state()[1].copy()
     rng = np.random.default_rng(0)
-    plots.plot_confusion(predictions)
-    plots.plot_flip_rates(heads)
-    plots.plot_split_comparison(heads)
-    plots.plot_reliability({"plain": predictions})
+    charts.plot_confusion(predictions)
+    changes.plot_flip_rates(heads)
+    charts.plot_split_comparison(heads)
+    charts.plot_reliability({"plain": predictions})
     X = rng.normal(size=(60, 8)).astype(np.float32)
-    plots.plot_embedding_map(X, predictions.y_true, NAMES)
-    plots.plot_learning_curves({"loss": [2, 1], "val_loss": [2, 1.5]}, 10, 1.2)
+    charts.plot_embedding_map(X, predictions.y_true, NAMES)
+    charts.plot_learning_curves({"loss": [2, 1], "val_loss": [2, 1.5]}, 10, 1.2)
     assert np.array_equal(before, np.random.get_state()[1])
 
 
 def test_share_neighbours_of_two_clumps():
     """Two tight clumps of one class each: every neighbour has the same class."""
     X = np.array([[1, 0], [1, 0.1], [-1, 0], [-1, 0.1]], np.float32)
-    assert plots.share_neighbours(X, np.array([0, 0, 1, 1])) == 1
-    assert plots.share_neighbours(X, np.array([0, 1, 0, 1])) == 0
+    assert charts.share_neighbours(X, np.array([0, 0, 1, 1])) == 1
+    assert charts.share_neighbours(X, np.array([0, 1, 0, 1])) == 0
 
 
 def test_saved_figure_is_the_same_twice(tmp_path):
     """Two runs give equal files."""
     files = [tmp_path / name for name in ("a.png", "b.png")]
     for file in files:
-        plots.save_figure(plots.plot_confusion(perfect()), file)
+        drawing.save_figure(charts.plot_confusion(perfect()), file)
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
@@ -162,6 +162,6 @@ def test_strips_mark_wrong_answers(manifest):
 
 def test_shown_figure_is_a_small_jpeg_with_alt_text(manifest):
     """What a notebook shows is a JPEG that says what is to be seen."""
-    shown = pictures.show(pictures.plot_gallery(manifest.head(1)), alt="a nebula")
+    shown = drawing.show(pictures.plot_gallery(manifest.head(1)), alt="a nebula")
     assert shown.data[:2] == b"\xff\xd8" and shown.alt == "a nebula"
     assert not plt.get_fignums()
