@@ -290,7 +290,7 @@ def _read_error(response: requests.Response, kind: str) -> str:
 
 def _decode(body: bytes, params: dict[str, str]) -> np.ndarray:
     try:
-        image = read_image(body)
+        image = read_image(body, refuse_blank=False)
     except ImageError as error:
         raise _PassingError(f"the picture is damaged: {error}") from error
     height, width = int(params["height"]), int(params["width"])

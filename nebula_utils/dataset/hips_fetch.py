@@ -146,7 +146,7 @@ def _adopt(cutout: Cutout, store: Store) -> bool:
         return False
     body = path.read_bytes()
     try:
-        status, reason = classify_tile(read_image(body))
+        status, reason = classify_tile(read_image(body, refuse_blank=False))
     except ImageError:
         return False
     store.append(_make_record(cutout, status, reason, body))

@@ -191,7 +191,7 @@ def _correlate(one: np.ndarray, two: np.ndarray) -> float:
 def _take_fingerprint(path: str) -> Fingerprint:
     blank = np.zeros((GREY_SIDE, GREY_SIDE), np.uint8)
     try:
-        image = read_image(Path(path), GREY_SIDE)
+        image = read_image(Path(path), GREY_SIDE, refuse_blank=False)
     except ImageError as error:
         reason = "tiny" if "too small" in str(error) else "broken"
         return Fingerprint(blank, reason, str(error))

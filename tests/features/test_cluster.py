@@ -65,6 +65,13 @@ def expected(folder, tmp_path, tmp_cache, monkeypatch):
     return out, extraction.extract_to_npz(folder, out, "fake")
 
 
+def _draw(colour):
+    """Return a picture of one colour with a black quarter: something to see."""
+    picture = Image.new("RGB", (80, 80), colour)
+    picture.paste("black", (0, 0, 40, 40))
+    return picture
+
+
 def _extract(folder, scheduler, name="fake", **options):
     out = folder.parent / "found.npz"
     options = {"part_size": 4, "load": cluster_backbone.load, **options}
@@ -100,7 +107,7 @@ def test_a_killed_worker_loses_nothing(folder, running, expected):
     lives = folder.parent / "lives"
     lives.mkdir()
     (lives / "1").touch()
-    Image.new("RGB", (80, 80), "magenta").save(folder / "05.png")
+    _draw("magenta").save(folder / "05.png")
     extraction.extract_to_npz(folder, expected[0], "fake")
     out, _ = _extract(folder, running, str(lives))
     assert not list(lives.iterdir())
@@ -113,7 +120,7 @@ def test_a_picture_that_always_kills_is_reported(folder, running):
     lives.mkdir()
     for n in range(9):
         (lives / str(n)).touch()
-    Image.new("RGB", (80, 80), "magenta").save(folder / "05.png")
+    _draw("magenta").save(folder / "05.png")
     with pytest.raises(ClusterError, match="1 of 6 parts failed.*04.png.*KilledWorker"):
         _extract(folder, running, str(lives))
     assert not (folder.parent / "found.npz").exists()
@@ -131,7 +138,7 @@ def test_a_restart_computes_only_what_changed(folder, running, expected):
     data = bytearray((place / damaged).read_bytes())
     data[len(data) // 2] ^= 1
     (place / damaged).write_bytes(data)
-    Image.new("RGB", (80, 80), "red").save(folder / "twin.png")  # in the last part
+    _draw("red").save(folder / "twin.png")  # in the last part
     extraction.extract_to_npz(folder, expected[0], "fake")
     _extract(folder, running)
     after = _list_parts(folder)
@@ -200,7 +207,7 @@ def test_dask_is_an_option(folder, monkeypatch):
 def test_parts_and_pictures_may_lie_in_an_object_store(tmp_path, tmp_cache):
     """Through fsspec; the one of this process stands for it."""
     store = fsspec.filesystem("memory")
-    Image.new("RGB", (80, 80), "red").save(tmp_path / "red.png")
+    _draw("red").save(tmp_path / "red.png")
     store.pipe_file("/sky/red.png", (tmp_path / "red.png").read_bytes())
     task = parts.PartTask(0, ("memory://sky/red.png", "memory://sky/no.png"), "", "")
     place = parts.PartStore("memory://sky/parts")

@@ -12,6 +12,7 @@ import tifffile
 from astropy.io import fits
 from PIL import Image, PngImagePlugin
 
+from nebula_utils.config import REPOSITORY, cache_dir
 from nebula_utils.errors import ImageError
 from nebula_utils.images import reading, scientific
 
@@ -115,6 +116,7 @@ def test_float_tiff_grey_and_colour():
     assert np.array_equal(reading.read_image(buffer.getvalue()), MARKER)
     grey = np.full((20, 20), 0.5, np.float32)
     grey[0, 0] = np.nan
+    grey[10:] = 0.25
     image = reading.read_image(encode(Image.fromarray(grey), "TIFF"))
     assert image[0, 0, 0] == 0
     assert image[1, 1, 0] == 128
@@ -125,11 +127,14 @@ def test_float_tiff_grey_and_colour():
 def test_transparency_lies_over_black():
     """Half transparent white is mid grey, a transparent palette entry is black."""
     layered = np.full((20, 20, 4), 255, np.uint8)
-    layered[..., 3] = 128
-    assert (reading.read_image(encode(layered)) == 128).all()
+    layered[:10, :, 3] = 128
+    image = reading.read_image(encode(layered))
+    assert (image[:10] == 128).all()
+    assert (image[10:] == 255).all()
     palette = Image.new("P", (20, 20), 1)
     palette.putpalette([0, 0, 0, 255, 255, 255])
-    assert not reading.read_image(encode(palette, transparency=1)).any()
+    data = encode(palette, transparency=1)
+    assert not reading.read_image(data, refuse_blank=False).any()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -199,6 +204,26 @@ def test_reduced_decoding_keeps_the_short_side_above_the_minimum(kind):
     assert image.shape[1] == pytest.approx(1.5 * image.shape[0], abs=2)
     assert corners(image) == "rgbw"
     assert reading.read_image(data, min_side=5000).shape == (400, 600, 3)
+
+
+@pytest.mark.parametrize("level", [0, 90, 254])
+def test_pictures_with_nothing_to_see_are_refused(level):
+    """One colour, its JPEG noise, a frame around it: refused; faint things pass."""
+    blank = np.full((300, 400, 3), level, np.uint8)
+    framed = blank.copy()
+    framed[:20] = framed[-20:] = 255 - level
+    speckled = blank + np.random.default_rng(0).integers(0, 2, blank.shape, np.uint8)
+    for image in (blank, framed, speckled):
+        for kind in ("PNG", "JPEG"):
+            with pytest.raises(ImageError, match="nothing to see in this picture"):
+                reading.read_image(encode(image, kind))
+    assert reading.read_image(encode(blank), refuse_blank=False).shape == blank.shape
+    faint = blank.astype(int)
+    faint[100:140, 150:200] += 12 if level < 128 else -12
+    assert reading.read_image(encode(faint.astype(np.uint8))).shape == blank.shape
+    counts = np.full((40, 40), 1000.0 + level)
+    with pytest.raises(ImageError, match="nothing to see"):
+        reading.read_image(encode_fits(counts))
 
 
 def make_bomb(width, height):
@@ -477,3 +502,16 @@ def test_dark_border_is_cut_off_and_a_full_frame_kept():
     assert reading.trim_border(full).shape == full.shape
     black = np.zeros((50, 50, 3), np.uint8)
     assert reading.trim_border(black).size > 0
+
+
+@pytest.mark.slow
+def test_no_real_picture_is_taken_for_blank():
+    """None of the default textures and of the outside sets is lost."""
+    shared = REPOSITORY.parent / "shared"
+    folders = [cache_dir() / "stellarium"]
+    folders += [shared / name for name in ("stellarium-26.3", "photos", "strangers")]
+    files = [f for d in folders for f in d.rglob("*") if f.suffix in (".png", ".jpg")]
+    if not files:
+        pytest.skip("no pictures here: run `nebula fetch stellarium`")
+    for file in files:
+        assert len(reading.read_image(file, 128))
