@@ -19,6 +19,11 @@ CLASS_NAMES = (*NEBULA_TYPES, OTHER)
 # What `other` is made of; a picture of a nebula has the empty string.
 OTHER_KINDS = ("galaxy", "cluster", "star_field", "everyday")
 
+# What a picture's file may end in; its content decides how it is read.
+PICTURE_SUFFIXES = frozenset(
+    ".jpg .jpeg .png .webp .tif .tiff .gif .bmp .heic .heif .fits .fit .fts".split()
+)
+
 IMAGE_SIZE = 224  # px, what MobileNet v1 was trained on
 RANDOM_STATE = 0
 MIN_NEBULAE = 5  # a type with fewer nebulae is left out, by name and reason

@@ -11,6 +11,7 @@ data/stellarium_corrections.csv and counts last, so it wins.
 import argparse
 import gzip
 import importlib.util
+import json
 import logging
 import math
 import re
@@ -18,12 +19,13 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from nebula_utils import config
 from nebula_utils.catalogue import table
 from nebula_utils.dataset import stellarium
-from nebula_utils.errors import CatalogueError
+from nebula_utils.errors import CatalogueError, SourceError
 from nebula_utils.files import write_atomic
 from nebula_utils.images.reading import compute_pixel_hash, read_image
 
@@ -31,6 +33,16 @@ _log = logging.getLogger("build_stellarium_csv")
 
 CORRECTIONS = config.DATA / "stellarium_corrections.csv"
 PACKAGE_LICENCE = "GPL-2.0-or-later (package)"
+_NUMBERS = ["ra_deg", "dec_deg", "size_arcmin"]
+# What a JSON text of Stellarium's may hold that JSON doesn't allow. Strings come
+# first, so that "//" in an address is not taken for a comment.
+_ODDITIES = re.compile(
+    r'(?P<string>"(?:\\.|[^"\\])*")'
+    r"|(?P<comment>//[^\n]*|/\*.*?\*/|\#[^\n]*)"
+    r"|(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)",
+    re.DOTALL,
+)
+_STRING_OR_LAST_COMMA = re.compile(r'("(?:\\.|[^"\\])*")|,(?=\s*[\]}])')
 
 # How Stellarium's file names begin, and the designation that is meant.
 _PREFIXES = (
@@ -100,7 +112,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     share = arguments.package / "usr" / "share"
     folder = share / "stellarium" / "nebulae" / "default"
-    tiles = stellarium.read_textures_json(folder / "textures.json")
+    tiles = read_textures_json(folder / "textures.json")
     credits = read_credits(share / "doc" / "stellarium-data" / "CREDITS.md.gz")
     table = pd.DataFrame([label_texture(tile) for tile in tiles.to_dict("records")])
     table = apply_corrections(table, read_corrections())
@@ -121,7 +133,7 @@ def label_texture(tile: dict) -> dict:
     Parameters
     ----------
     tile : dict
-        A row of `stellarium.read_textures_json`.
+        A row of `read_textures_json`.
 
     Returns
     -------
@@ -305,8 +317,95 @@ def check(table: pd.DataFrame) -> None:
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write the columns in their order, one row a texture, sorted by file."""
     table = table[[*stellarium.COLUMNS, "label_note"]].sort_values("file")
+    # Rows of newer releases, known from copies only, are by hand: they stay.
+    known = stellarium.read_table()
+    table = pd.concat([table, known[known["use"] == "newer"]])
     with write_atomic(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def read_textures_json(path: Path) -> pd.DataFrame:
+    """Read where each texture lies on the sky, and whose picture it is.
+
+    Parameters
+    ----------
+    path : Path
+        Stellarium's ``textures.json``, or the folder it is in: JSON, but with
+        numbers such as ``-.9794``, comments and commas before a closing bracket.
+
+    Returns
+    -------
+    DataFrame
+        One row a file, in file order: ``file`` (PNG name), ``credit`` ("" if
+        nobody is named), ``ra_deg`` in [0, 360) and ``dec_deg`` of the centre
+        (J2000), ``size_arcmin``, the longer side on the sky. The last three are NaN
+        where the corners are missing. A file that several tiles name counts once,
+        as the first of them has it.
+
+    Raises
+    ------
+    SourceError
+        If the file is missing or is not the JSON that Stellarium writes.
+    """
+    path = path / "textures.json" if path.is_dir() else path
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"can't read {path}: {error}") from error
+    try:
+        tiles = json.loads(_to_strict_json(text), strict=False)["subTiles"]
+        rows = [_describe_tile(tile) for tile in tiles]
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise SourceError(
+            f"{path} is not Stellarium's list of textures ({error!r}): "
+            "get the folder it is in anew"
+        ) from error
+    table = pd.DataFrame(rows, columns=["file", "credit", *_NUMBERS])
+    return table.drop_duplicates("file", ignore_index=True)
+
+
+def _to_strict_json(text: str) -> str:
+    return _STRING_OR_LAST_COMMA.sub(r"\1", _ODDITIES.sub(_mend, text))
+
+
+def _mend(match: re.Match) -> str:
+    if match["comment"]:
+        return " "
+    if match["number"]:
+        value = float(match["number"])
+        return repr(value) if math.isfinite(value) else "null"
+    return match[0]
+
+
+def _describe_tile(tile: dict) -> dict:
+    found = tile.get("imageCredits") or {}
+    credit = {key.lower(): value for key, value in found.items()}.get("short") or ""
+    ra, dec, size = _describe_corners(tile.get("worldCoords"))
+    return {
+        "file": tile["imageUrl"],
+        "credit": " ".join(credit.split()),
+        "ra_deg": ra,
+        "dec_deg": dec,
+        "size_arcmin": size,
+    }
+
+
+def _describe_corners(polygons: list | None) -> tuple[float, float, float]:
+    """Give centre RA, Dec in deg and the longer side in arcmin of a quadrangle."""
+    if not polygons:
+        return math.nan, math.nan, math.nan
+    ra, dec = np.radians(np.array(polygons[0], dtype=float)).T
+    # Averaged as unit vectors: right ascensions may be negative or jump at 360.
+    corners = np.stack(
+        [np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1
+    )
+    x, y, z = corners.mean(axis=0)
+    chords = np.linalg.norm(corners - np.roll(corners, 1, axis=0), axis=1)
+    sides = np.degrees(2 * np.arcsin(np.minimum(1, chords / 2))) * 60
+    size = max(sides[::2].mean(), sides[1::2].mean())
+    centre_ra = round(math.degrees(math.atan2(y, x)) % 360, 5) % 360
+    centre_dec = math.degrees(math.atan2(z, math.hypot(x, y)))
+    return centre_ra, round(centre_dec, 5), round(float(size), 3)
 
 
 if __name__ == "__main__":

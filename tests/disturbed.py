@@ -120,8 +120,8 @@ def make_work(name: str, folder: Path, address: str) -> Work:
     words = {
         "extract": ["extract", str(inputs / "pictures"), "--out", f"{out}/f.npz"]
         + ["--batch-size", "4"],
-        "fetch": "fetch hips --limit 30 --surveys DSS2-color DSS2-red --star-fields 0 "
-        f"--other 0 --size-px 64 --connections 2 --server {address}".split(),
+        "fetch": "fetch hips --limit 24 --surveys DSS2-color DSS2-red --size-px 64 "
+        f"--connections 2 --server {address}".split(),
         "run": ["run", "--out", out],
     }
     return Work(words[name], inputs, state)

@@ -21,20 +21,15 @@ def tabulate_composition(
     manifest : DataFrame
         One row a picture, with source, label and nebula.
     palettes : sequence of str, shape (n_pictures,)
-        The palette of each, as from `counterfactuals.compute_palette`.
+        The palette of each, as from `compute_palette`.
 
     Returns
     -------
     DataFrame
         Indexed by source and label (in the order of ``CLASS_NAMES``); a column of
         picture counts for each palette, then ``images`` and ``nebulae``.
-
-    Raises
-    ------
-    ValueError
-        If there is not one palette a picture.
     """
-    palette = _check_palettes(manifest, palettes)
+    palette = np.asarray(palettes, object)
     keys = ["source", "label"]
     table = pd.crosstab([manifest["source"], manifest["label"]], palette)
     table = table.assign(
@@ -59,10 +54,8 @@ def compute_association(
 
     Parameters
     ----------
-    manifest : DataFrame
-        One row a picture, with source, label and nebula.
-    palettes : sequence of str, shape (n_pictures,)
-        The palette of each.
+    manifest, palettes
+        As for `tabulate_composition`.
     random_state : int
         Seed of the shuffles.
 
@@ -74,23 +67,13 @@ def compute_association(
         only), ``chance`` (what 95 % of 999 shuffles stay below), ``p_value``,
         ``n_images``, ``n_nebulae``.
 
-    Raises
-    ------
-    ValueError
-        If there is not one palette a picture.
-
     Notes
     -----
-    Pictures of one nebula are no independent witnesses. So the shuffles deal the
+    Pictures of one nebula are not independent units. So the shuffles deal the
     types out to whole nebulae, and p_value and chance are as honest with ten
     pictures a nebula as with one.
-
-    References
-    ----------
-    .. [1] Bergsma (2013), A bias-correction for Cramér's V and Tschuprow's T,
-       doi:10.1016/j.jkss.2012.10.002.
     """
-    palette = _check_palettes(manifest, palettes)
+    palette = np.asarray(palettes, object)
     parts = {"all": np.ones(len(manifest), dtype=bool)}
     for source in manifest["source"].unique():
         parts[source] = (manifest["source"] == source).to_numpy()
@@ -101,7 +84,7 @@ def compute_association(
 
 
 def compute_cramers_v(counts: np.ndarray) -> float:
-    """Return the bias-corrected Cramér's V of a table of counts.
+    """Return the bias-corrected Cramér's V (Bergsma 2013) of a table of counts.
 
     Parameters
     ----------
@@ -112,6 +95,11 @@ def compute_cramers_v(counts: np.ndarray) -> float:
     -------
     float
         In [0, 1]; NaN if fewer than two rows or columns are left.
+
+    References
+    ----------
+    .. [1] Bergsma (2013), A bias-correction for Cramér's V and Tschuprow's T,
+       doi:10.1016/j.jkss.2012.10.002.
     """
     counts = counts[counts.any(axis=1)][:, counts.any(axis=0)]
     n_rows, n_columns = counts.shape
@@ -125,17 +113,6 @@ def compute_cramers_v(counts: np.ndarray) -> float:
     columns = n_columns - (n_columns - 1) ** 2 / (total - 1)
     smaller = min(rows, columns) - 1
     return float(min(1.0, np.sqrt(phi2 / smaller))) if smaller > 0 else float("nan")
-
-
-def _check_palettes(
-    manifest: pd.DataFrame, palettes: Sequence[str] | np.ndarray
-) -> np.ndarray:
-    array = np.asarray(palettes, dtype=object)
-    if array.shape != (len(manifest),):
-        raise ValueError(
-            f"{len(manifest)} pictures need one palette each, not shape {array.shape}"
-        )
-    return array
 
 
 def _associate(

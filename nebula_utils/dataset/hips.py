@@ -1,102 +1,254 @@
-"""The source `hips`: cutouts of sky surveys around every nebula, fetched from CDS.
+"""The source `hips`: cutouts of sky surveys around every nebula, from CDS's hips2fits.
 
-The parts: `hips_plan` and `hips_other` say what to fetch, `hips_client` asks for it,
-`hips_store` keeps it, `hips_fetch` puts these together.
+Every nebula is planned in every survey, colour and single band alike, so that colour
+says nothing about the type; star fields, galaxies and clusters (`other`) are taken at
+the latitudes and in the sizes of the nebulae.
 """
 
 import argparse
+import hashlib
+import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
+import requests
 
-from nebula_utils.config import NEBULA_TYPES, RANDOM_STATE
-from nebula_utils.dataset.hips_client import SERVER, HipsClient
-from nebula_utils.dataset.hips_fetch import estimate_download, fetch_cutouts
-from nebula_utils.dataset.hips_other import make_other_targets, make_star_fields
-from nebula_utils.dataset.hips_plan import (
-    DEFAULT_SURVEYS,
-    SURVEYS,
-    Cutout,
-    choose_surveys,
-    make_cutouts,
-    make_nebula_targets,
-    select_nebulae,
+from nebula_utils.config import NEBULA_TYPES, OTHER, RANDOM_STATE, cache_dir
+from nebula_utils.dataset.download import (
+    FetchError,
+    fetch_all,
+    fetch_picture,
+    open_session,
 )
-from nebula_utils.dataset.hips_store import Record, Store, find_folder
-from nebula_utils.errors import SourceError
+from nebula_utils.dataset.photos import make_manifest
+from nebula_utils.errors import ImageError, SourceError
+from nebula_utils.files import compute_sha256, hold_lock, seal, unseal, write_atomic
+from nebula_utils.images.reading import read_image
 
+SERVER = "https://alasky.cds.unistra.fr/hips-image-services/hips2fits"
+MIRROR = "https://alaskybis.cds.unistra.fr/hips-image-services/hips2fits"
+FOV_FACTOR = 2.5  # side of a cutout / size of the nebula
+MIN_FOV_ARCMIN, MAX_FOV_ARCMIN = 1.0, 1200.0  # 60 px of a DSS plate; a flat 20°
+UNKNOWN_SIZE_ARCMIN = 5.0  # what a nebula without a size in the catalogue is given
 OTHER_SHARE = 6  # one star field, and one galaxy or cluster, for so many nebulae
+MIN_OTHER_ARCMIN = 2.0  # smaller galaxies and clusters look like stars
+CLEARANCE = 0.75  # of a star field's side, kept between its centre and any nebula
+MAX_TRIES = 2000  # places that are tried for one star field
+MIN_CONTRAST = 6  # grey levels between the 0.5 and 99.5 percentiles
+MAX_EMPTY = 0.5  # share of 8 × 8 px blocks that are flat black or flat white
+BYTES_PER_PIXEL = 0.3  # of a JPEG; a guess for the dry run
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
+_DIGITS = 8  # of the digests in file names
+_TARGET = ("name", "type", "ra_deg", "dec_deg", "size_arcmin")
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A HiPS sky survey: its CDS identifier, and what must be said of it.
+
+    ``slug`` is its short name in files and image ids; ``dec_min`` is the southern
+    limit of its footprint (degrees); ``stretch`` only matters for a single band.
+    """
+
+    slug: str
+    hips: str
+    credit: str
+    licence: str
+    dec_min: float = -90.0
+    stretch: str = "linear"
+
+    @property
+    def colour(self) -> bool:
+        """Whether it is in colour, not of a single band."""
+        return "color" in self.slug
+
+
+_CDS = "HiPS and hips2fits by CDS, Strasbourg"
+_DSS = (
+    f"Digitized Sky Survey: STScI/NASA, AURA, AAO, ROE, Caltech; {_CDS}",
+    "copyright AURA, AAO, ROE, Caltech; research and education, with credit",
+)
+_PS1 = (
+    f"Pan-STARRS1 Surveys, arXiv:1612.05560; STScI/MAST; {_CDS}",
+    "public data of PS1/MAST; acknowledgement requested",
+)
+SURVEYS = {
+    survey.slug: survey
+    for survey in (
+        *(
+            Survey(f"DSS2-{b}", f"CDS/P/DSS2/{b}", *_DSS)
+            for b in ("color", "red", "blue")
+        ),
+        *(
+            Survey(f"PanSTARRS-{b}", f"CDS/P/PanSTARRS/DR1/{b}", *_PS1, -30.0, "asinh")
+            for b in ("color-i-r-g", "g", "r", "i")
+        ),
+        Survey("DSS2-NIR", "CDS/P/DSS2/NIR", *_DSS),
+    )
+}
+DEFAULT_SURVEYS = tuple(slug for slug in SURVEYS if slug != "DSS2-NIR")
 
 
 def make_plan(
     catalogue: pd.DataFrame,
     surveys: Iterable[str] = DEFAULT_SURVEYS,
     size_px: int = 512,
-    star_fields: int | None = None,
-    other: int | None = None,
-    random_state: int = RANDOM_STATE,
-    **selection: object,
-) -> list[Cutout]:
+    **selection: Any,
+) -> pd.DataFrame:
     """Plan the cutouts: nebulae, star fields, galaxies and clusters in every survey.
 
     Parameters
     ----------
     catalogue : DataFrame
-        As from `catalogue.read_catalogue`.
+        As from `read_catalogue`.
     surveys : iterable of str
-        Slugs or CDS identifiers.
+        Keys of `SURVEYS`.
     size_px : int, default=512
         Side of the square pictures.
-    star_fields, other : int, optional
-        How many star fields, and how many galaxies and clusters; default is one for
-        every six nebulae.
-    random_state : int
-        Seed of the choice of star fields, galaxies and clusters.
     **selection
-        Conditions of `hips_plan.select_nebulae`.
+        Conditions of `select_nebulae`.
 
     Returns
     -------
-    list of Cutout
-        Target by target, each in every survey.
+    DataFrame
+        One row a cutout that lies in the survey's footprint: ``file`` (its name ends
+        in a digest of the query), ``nebula``, ``class``, ``other_kind``, ``ra_deg``,
+        ``dec_deg``, ``size_arcmin``, ``fov_arcmin``, ``survey``, ``size_px``,
+        ``credit``, ``licence``.
 
     Raises
     ------
     SourceError
         If the selection is empty or names something unknown.
     """
-    chosen = choose_surveys(surveys)
-    nebulae = select_nebulae(catalogue, **selection)  # type: ignore[arg-type]
-    share = len(nebulae) // OTHER_SHARE
-    n_fields = share if star_fields is None else star_fields
-    n_other = share if other is None else other
-    targets = make_nebula_targets(nebulae)
-    targets += make_star_fields(nebulae, catalogue, n_fields, random_state)
-    targets += make_other_targets(catalogue, n_other, random_state) if n_other else []
-    return make_cutouts(targets, chosen, size_px)
+    surveys = list(dict.fromkeys(surveys))
+    unknown = sorted(set(surveys) - set(SURVEYS))
+    if unknown:
+        known = ", ".join(SURVEYS)
+        raise SourceError(f"unknown survey {', '.join(unknown)}: there are {known}")
+    nebulae = select_nebulae(catalogue, **selection)
+    n = len(nebulae) // OTHER_SHARE
+    fields, objects = _choose_fields(nebulae, catalogue, n), _choose_other(catalogue, n)
+    tables = [nebulae[list(_TARGET)], fields, objects]
+    targets = pd.concat(tables, ignore_index=True).fillna({"other_kind": ""})
+    targets = targets.rename(columns={"name": "nebula", "type": "class"})
+    targets["fov_arcmin"] = _compute_fov(targets["size_arcmin"])
+    plan = targets.merge(pd.DataFrame({"survey": surveys}), "cross")
+    plan["size_px"] = size_px
+    for fact in ("credit", "licence", "dec_min"):
+        facts = {slug: getattr(survey, fact) for slug, survey in SURVEYS.items()}
+        plan[fact] = plan["survey"].map(facts)
+    plan = plan[plan["dec_deg"] >= plan.pop("dec_min")].reset_index(drop=True)
+    plan.insert(0, "file", [_name_file(row) for row in plan.itertuples()])
+    return plan
 
 
-def load_hips(folder: Path | str | None = None) -> pd.DataFrame:
-    """Return the manifest of the fetched cutouts.
+def select_nebulae(
+    catalogue: pd.DataFrame,
+    types: Sequence[str] | None = None,
+    min_size: float | None = None,
+    max_size: float | None = None,
+    constellation: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    limit: int | None = None,
+) -> pd.DataFrame:
+    """Return the rows of the catalogue that fit every condition.
+
+    Sizes are in arcminutes (a nebula without one fits none), names canonical; of
+    ``limit`` nebulae there are the largest of each type in turn.
+
+    Raises
+    ------
+    SourceError
+        If a type or a name is unknown, or nothing is left.
+    """
+    for given, known in ((types, NEBULA_TYPES), (names, catalogue["name"])):
+        unknown = sorted(set(given or ()) - set(known))
+        if unknown:
+            hint = f"types are {', '.join(NEBULA_TYPES)}; names: see nebula resolve"
+            raise SourceError(f"unknown {', '.join(unknown)}: {hint}")
+    size = catalogue["size_arcmin"]
+    keep = catalogue["type"].isin(types or NEBULA_TYPES)
+    if names:
+        keep &= catalogue["name"].isin(names)
+    if constellation:
+        wanted = [short.lower() for short in constellation]
+        keep &= catalogue["constellation"].str.lower().isin(wanted)
+    if min_size is not None:
+        keep &= size >= min_size
+    if max_size is not None:
+        keep &= size <= max_size
+    chosen = catalogue[keep]
+    if limit is not None:
+        ranked = chosen.sort_values("size_arcmin", ascending=False, kind="stable")
+        turn = ranked.groupby("type").cumcount().sort_values(kind="stable")
+        chosen = chosen.loc[sorted(turn.index[:limit])]
+    if chosen.empty:
+        raise SourceError("no nebula fits this selection: widen it or drop a condition")
+    return chosen
+
+
+def fetch_cutouts(
+    plan: pd.DataFrame, server: str = SERVER, connections: int = 4
+) -> Counter[str]:
+    """Fetch what is not there yet; stop and start again as often as you like.
 
     Parameters
     ----------
-    folder : Path, optional
-        Default is ``hips`` in the cache.
+    plan : DataFrame
+        From `make_plan`.
+    server : str
+        Address of the service.
+    connections : int, default=4
+        Requests under way at once.
+
+    Returns
+    -------
+    Counter of str
+        How many cutouts of the plan are now ``ok``, ``empty`` or ``failed``, and,
+        under ``requested``, how many of them were asked for now.
+
+    Raises
+    ------
+    SourceError
+        If the service can't be used.
+    CacheError
+        If the cache can't be written, for instance because the disk is full.
+    """
+    folder = find_folder()
+    with hold_lock(folder):
+        _write_manifest(plan, folder)
+        done = _find_files(folder)
+        pending = plan[~plan["file"].isin(done)]
+        fetch_one = partial(_fetch_one, open_session(), server, folder)
+        rows = list(pending.itertuples(index=False))
+        failures = fetch_all(rows, fetch_one, connections, "hips")
+        done = _find_files(folder)
+    for row, problem in failures.items():
+        _log.warning("%s in %s failed: %s", row.nebula, row.survey, problem)
+    kinds = Counter(done[file].suffix for file in plan["file"] if file in done)
+    counts = {"ok": kinds[".jpg"], "empty": kinds[".empty"], "failed": len(failures)}
+    return Counter(counts | {"requested": len(pending)})
+
+
+def load_hips() -> pd.DataFrame:
+    """Return the manifest of the fetched cutouts.
 
     Returns
     -------
     DataFrame
-        One row a usable picture, with the columns of every source. A nebula that has
+        One row a picture, with the columns of every source. A nebula that has
         pictures in colour only, or in grey only, is flagged, as it would let colour
         say something about its type.
 
@@ -105,55 +257,21 @@ def load_hips(folder: Path | str | None = None) -> pd.DataFrame:
     SourceError
         If nothing was fetched so far.
     """
-    root = find_folder(folder)
-    store = Store(root)
-    usable = [
-        record
-        for record in store.records.values()
-        if record["status"] == "ok" and _is_whole(store, record)
+    folder = find_folder()
+    found = _find_files(folder)
+    rows = [
+        row | {"file": found[row["file"]].relative_to(folder).as_posix()}
+        for row in _read_manifest(folder)
+        if row["file"] in found and found[row["file"]].suffix == ".jpg"
     ]
-    if not usable:
+    if not rows:
         raise SourceError(
-            f"no cutouts in {root}: run nebula fetch hips first (nebula fetch hips "
+            f"no cutouts in {folder}: run nebula fetch hips first (nebula fetch hips "
             "--limit 60 for a small start)"
         )
-    # Records come in the order of the answers, which no two runs share.
-    usable.sort(key=lambda record: record["image_id"])
-    table = pd.DataFrame([_make_row(record, root) for record in usable])
-    return _flag_unpaired(table)
-
-
-def _is_whole(store: Store, record: Record) -> bool:
-    found = store.find_picture(Path(record["file"]))
-    if found is not None and found != record["sha256"]:
-        _log.warning(
-            "%s is damaged: left out; nebula fetch hips gets it again", record["file"]
-        )
-    return found == record["sha256"]
-
-
-def _make_row(record: Record, root: Path) -> dict[str, object]:
-    size = record["size_arcmin"]
-    return {
-        "image_id": record["image_id"],
-        "path": str((root / record["file"]).resolve()),
-        "source": "hips",
-        "nebula": record["nebula"],
-        "label": record["label"],
-        "accept": record["accept"],
-        "other_kind": record["other_kind"],
-        "ra_deg": record["ra_deg"],
-        "dec_deg": record["dec_deg"],
-        "size_arcmin": np.nan if size is None else size,
-        "credit": record["credit"],
-        "licence": record["licence"],
-        "flag": "",
-    }
-
-
-def _flag_unpaired(table: pd.DataFrame) -> pd.DataFrame:
-    slugs = table["image_id"].str.split("/").str[1]
-    colour = slugs.map(lambda slug: slug not in SURVEYS or SURVEYS[slug].colour)
+    table = make_manifest(rows, folder, "hips")
+    table["image_id"] = [f"hips/{row['survey']}/{row['nebula']}" for row in rows]
+    colour = pd.Series([SURVEYS[row["survey"]].colour for row in rows])
     if colour.nunique() < 2:
         _log.warning("only colour or only grey pictures: fetch the other surveys, too")
         return table
@@ -163,167 +281,259 @@ def _flag_unpaired(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def find_folder() -> Path:
+    """Return where the cutouts are kept: ``hips`` in the cache."""
+    return cache_dir() / "hips"
+
+
+def find_emptiness(image: np.ndarray) -> str:
+    """Say why a cutout (uint8, (h, w, 3)) shows no sky; "" if it does.
+
+    The sky has grain even where it is darkest; a tile without pixels has none. Whole
+    JPEG blocks are looked at: a saturated star's centre is white, too.
+    """
+    height, width = (side // 8 * 8 for side in image.shape[:2])
+    blocks = image[:height, :width].reshape(height // 8, 8, width // 8, 8, 3)
+    low, high = blocks.min(axis=(1, 3, 4)), blocks.max(axis=(1, 3, 4))
+    flat = (high - low <= 1) & ((high <= 2) | (low >= 253))
+    if flat.mean() > MAX_EMPTY:
+        return f"{flat.mean():.0%} of the picture is empty"
+    low, high = np.percentile(image.mean(axis=2), [0.5, 99.5])
+    if high - low < MIN_CONTRAST:
+        return f"contrast of {high - low:.0f} of 255 grey levels"
+    return ""
+
+
+def _make_query(row: Any) -> dict[str, str]:
+    survey = SURVEYS[row.survey]
+    query = {
+        "hips": survey.hips,
+        "width": str(row.size_px),
+        "height": str(row.size_px),
+        "projection": "TAN",
+        "coordsys": "icrs",
+        "ra": f"{row.ra_deg:.6f}",
+        "dec": f"{row.dec_deg:.6f}",
+        "fov": f"{row.fov_arcmin / 60:.6f}",
+        "format": "jpg",
+    }
+    if not survey.colour:
+        cuts = {"min_cut": "0.5%", "max_cut": "99.5%", "cmap": "Greys_r"}
+        query |= cuts | {"stretch": survey.stretch}
+    return query
+
+
+def _name_file(row: Any) -> str:
+    # A file that is there is the answer to this very query. Its name ends in a digest
+    # of its content as well, which tells whether it is whole.
+    query = "&".join(f"{key}={value}" for key, value in _make_query(row).items())
+    digest = hashlib.sha256(query.encode()).hexdigest()[:_DIGITS]
+    return f"{row.survey}/{quote(row.nebula.replace(' ', '_'), safe='+')}.{digest}"
+
+
+def _compute_fov(size_arcmin: pd.Series) -> pd.Series:
+    fov = FOV_FACTOR * size_arcmin.fillna(UNKNOWN_SIZE_ARCMIN)
+    return fov.clip(MIN_FOV_ARCMIN, MAX_FOV_ARCMIN)
+
+
+def _choose_fields(
+    nebulae: pd.DataFrame, catalogue: pd.DataFrame, n_fields: int
+) -> pd.DataFrame:
+    """Choose plain star fields, each with the latitude and size of some nebula."""
+    from astropy.coordinates import SkyCoord
+
+    sky = _locate(catalogue)
+    radii = catalogue["size_arcmin"].fillna(UNKNOWN_SIZE_ARCMIN).to_numpy() / 120
+    latitudes = _locate(nebulae).b.deg
+    sizes = nebulae["size_arcmin"].fillna(UNKNOWN_SIZE_ARCMIN).to_numpy()
+    fovs = _compute_fov(nebulae["size_arcmin"]).to_numpy()
+    rng = np.random.default_rng(RANDOM_STATE)
+    rows: list[tuple] = []
+    for _ in range(MAX_TRIES * n_fields):
+        if len(rows) == n_fields:
+            break
+        i, lon = rng.integers(len(nebulae)), rng.uniform(0, 360)
+        place = SkyCoord(lon, latitudes[i], unit="deg", frame="galactic")
+        if (place.separation(sky).deg > radii + CLEARANCE * fovs[i] / 60).all():
+            name = f"star field {lon:.2f}{latitudes[i]:+.2f}"
+            there = (place.icrs.ra.deg, place.icrs.dec.deg)
+            rows.append((name, OTHER, *there, sizes[i], "star_field"))
+    if len(rows) < n_fields:
+        raise SourceError(
+            "no star field clear of all nebulae was found: select smaller nebulae "
+            "(--max-size)"
+        )
+    return pd.DataFrame(rows, columns=[*_TARGET, "other_kind"])
+
+
+def _choose_other(catalogue: pd.DataFrame, n_targets: int) -> pd.DataFrame:
+    """Choose galaxies and clusters of OpenNGC, half and half, clear of the nebulae."""
+    from pyongc import data
+
+    table = data.all()
+    kinds = {"G": "galaxy", "OCl": "cluster", "GCl": "cluster"}
+    parts = table["name"].str.extract(r"^(NGC|IC)0*(\d+)$")
+    objects = pd.DataFrame(
+        {
+            "name": parts[0] + " " + parts[1],
+            "type": OTHER,
+            "ra_deg": np.degrees(table["ra"].astype(float)),
+            "dec_deg": np.degrees(table["dec"].astype(float)),
+            "size_arcmin": table["majax"].astype(float),
+            "other_kind": table["type"].map(kinds),
+        }
+    ).dropna()
+    objects = objects[objects["size_arcmin"] >= MIN_OTHER_ARCMIN]
+    objects = objects[~objects["name"].isin(catalogue["name"])]
+    radii = catalogue["size_arcmin"].fillna(UNKNOWN_SIZE_ARCMIN).to_numpy() / 120
+    away = _locate(objects)[:, None].separation(_locate(catalogue)[None]).deg
+    clear = objects[(away > radii).all(axis=1)].sample(
+        frac=1, random_state=RANDOM_STATE
+    )
+    galaxies = clear[clear["other_kind"] == "galaxy"].head((n_targets + 1) // 2)
+    clusters = clear[clear["other_kind"] == "cluster"]
+    return pd.concat([galaxies, clusters.head(n_targets - len(galaxies))])
+
+
+def _locate(table: pd.DataFrame) -> Any:
+    from astropy.coordinates import SkyCoord
+
+    places = table["ra_deg"].to_numpy(), table["dec_deg"].to_numpy()
+    return SkyCoord(*places, unit="deg").galactic
+
+
+def _write_manifest(plan: pd.DataFrame, folder: Path) -> None:
+    """Add the plan to the folder's list; a new query replaces an older one."""
+    try:
+        rows = _read_manifest(folder)
+    except SourceError as error:
+        _log.warning("%s", error)
+        rows = []
+    new = plan.astype(str).to_dict("records")
+    known = {(row["nebula"], row["survey"]): row for row in [*rows, *new]}
+    with write_atomic(folder / "manifest.json") as temporary:
+        content = {"rows": [known[key] for key in sorted(known)]}
+        temporary.write_text(json.dumps(seal(content), indent=0), encoding="utf-8")
+
+
+def _read_manifest(folder: Path) -> list[dict[str, str]]:
+    path = folder / "manifest.json"
+    try:
+        return list(unseal(json.loads(path.read_text(encoding="utf-8")))["rows"])
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError) as error:
+        raise SourceError(
+            f"{path} is damaged ({error}): run the same nebula fetch hips again, "
+            "which asks for nothing that is there"
+        ) from error
+
+
+def _find_files(folder: Path) -> dict[str, Path]:
+    """Return the whole files by the name that the plan gives them."""
+    found = {}
+    for path in folder.glob("*/*.*"):
+        planned, _, digest = path.stem.rpartition("-")
+        if path.name.startswith(".") or not planned:
+            continue
+        if compute_sha256(path)[:_DIGITS] == digest:
+            found[f"{path.parent.name}/{planned}"] = path
+        else:
+            _log.warning("%s is damaged: nebula fetch hips gets it again", path)
+    return found
+
+
+def _fetch_one(session: requests.Session, server: str, folder: Path, row: Any) -> None:
+    body = fetch_picture(session, server, _check_picture, _make_query(row))
+    image = read_image(body, refuse_blank=False)
+    if image.shape[:2] != (row.size_px, row.size_px):
+        raise FetchError(f"answered with {image.shape[1]} × {image.shape[0]} px")
+    reason = find_emptiness(image)
+    kept, suffix = (reason.encode(), ".empty") if reason else (body, ".jpg")
+    digest = hashlib.sha256(kept).hexdigest()[:_DIGITS]
+    with write_atomic(folder / f"{row.file}-{digest}{suffix}") as temporary:
+        temporary.write_bytes(kept)
+
+
+def _check_picture(body: bytes) -> str:
+    try:
+        read_image(body, refuse_blank=False)
+    except ImageError as error:
+        return f"the picture is damaged: {error}"
+    return ""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``nebula fetch hips`` to a parser."""
-    _add_selection(parser.add_argument_group("which nebulae"))
-    _add_pictures(parser.add_argument_group("which pictures"))
-    group = parser.add_argument_group("how")
-    add = group.add_argument
-    add("--dry-run", action="store_true", help="only say how many files and MB")
-    add(
-        "--connections",
-        type=_between(1, 8),
-        default=4,
-        metavar="N",
-        help="requests at once, 1 to 8; CDS is a shared service (default %(default)s)",
-    )
-    add(
-        "--server",
-        default=SERVER,
-        metavar="URL",
-        help="address of a hips2fits service (default %(default)s)",
-    )
-
-
-def _add_selection(group: Any) -> None:
-    add = group.add_argument
-    types = ", ".join(NEBULA_TYPES)
-    add("--types", nargs="+", metavar="TYPE", help=f"only these types: {types}")
+    add = parser.add_argument_group("which nebulae").add_argument
+    add("--types", nargs="+", choices=NEBULA_TYPES, metavar="TYPE", help="only these")
     add("--names", nargs="+", metavar="NAME", help="only these, by any name")
     add("--min-size", type=float, metavar="ARCMIN", help="only at least so large")
     add("--max-size", type=float, metavar="ARCMIN", help="only at most so large")
-    add(
-        "--constellation",
-        nargs="+",
-        metavar="ORI",
-        help="only in these constellations (the IAU's three letters)",
-    )
-    add(
-        "--limit",
-        type=_between(1, 10**6),
-        metavar="N",
-        help="at most N nebulae, the largest of each type in turn",
-    )
+    add("--constellation", nargs="+", metavar="ORI", help="only in these (IAU letters)")
+    help_text = "at most N nebulae, the largest of each type in turn"
+    add("--limit", type=_between(1, 10**6), metavar="N", help=help_text)
+    add = parser.add_argument_group("which pictures").add_argument
+    surveys, known = list(DEFAULT_SURVEYS), ", ".join(SURVEYS)
+    help_text = f"the same for every nebula: {known} (default: all but the last)"
+    add("--surveys", nargs="+", default=surveys, metavar="SURVEY", help=help_text)
+    help_text = "side of the pictures, 2.5 times the nebula's (default %(default)s)"
+    sizes = _between(64, 2048)
+    add("--size-px", type=sizes, default=512, metavar="PX", help=help_text)
+    add = parser.add_argument_group("how").add_argument
+    add("--dry-run", action="store_true", help="only say how many files and MB")
+    help_text = "requests at once, 1 to 8; CDS is shared (default %(default)s)"
+    add("--connections", type=_between(1, 8), default=4, metavar="N", help=help_text)
+    help_text = f"hips2fits service (default %(default)s; also {MIRROR})"
+    add("--server", default=SERVER, metavar="URL", help=help_text)
 
 
-def _add_pictures(group: Any) -> None:
-    add = group.add_argument
-    add(
-        "--surveys",
-        nargs="+",
-        default=list(DEFAULT_SURVEYS),
-        metavar="SURVEY",
-        help="the same for every nebula, colour and single bands, so that colour says "
-        f"nothing about the type: {', '.join(SURVEYS)} (default: all but the last)",
-    )
-    add(
-        "--size-px",
-        type=_between(64, 2048),
-        default=512,
-        metavar="PX",
-        help="side of the pictures, which show 2.5 times the nebula's size (default "
-        "%(default)s)",
-    )
-    counts = {
-        "--star-fields": "plain star fields at the nebulae's latitudes",
-        "--other": "galaxies and clusters",
-    }
-    for option, what in counts.items():
-        help_text = f"{what}, as class other (default: one for six nebulae)"
-        add(option, type=_between(0, 10**6), metavar="N", help=help_text)
-    add(
-        "--seed",
-        type=_between(0, 2**32 - 1),
-        default=RANDOM_STATE,
-        metavar="N",
-        help="chooses star fields, galaxies and clusters (default %(default)s)",
-    )
-
-
-def _between(low: int, high: int) -> Callable[[str], int]:
+def _between(low: int, high: int) -> Any:
     def parse(text: str) -> int:
-        number = int(text)
-        if not low <= number <= high:
-            raise argparse.ArgumentTypeError(f"{number} is not in {low} … {high}")
-        return number
+        if not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not in {low} … {high}")
+        return int(text)
 
     parse.__name__ = "whole number"
     return parse
 
 
 def run(args: argparse.Namespace, catalogue: pd.DataFrame | None = None) -> int:
-    """Carry out ``nebula fetch hips``.
-
-    Parameters
-    ----------
-    args : Namespace
-        What `add_arguments` defines.
-    catalogue : DataFrame, optional
-        Default is the package's own.
+    """Carry out ``nebula fetch hips`` with the options of `add_arguments`.
 
     Returns
     -------
     int
         0 if all is well, 1 if some cutouts failed, 2 if every one did, 130 after
         Ctrl-C.
-
-    Raises
-    ------
-    SourceError
-        If the selection is empty, another run uses the folder, or the service can't
-        be used.
-    CacheError
-        If the cache can't be written.
     """
     if catalogue is None:
         from nebula_utils.catalogue.table import read_catalogue, resolve
 
         catalogue = read_catalogue()
         args.names = [resolve(name).name for name in args.names or ()]
-    cutouts = make_plan(
-        catalogue,
-        surveys=args.surveys,
-        size_px=args.size_px,
-        star_fields=args.star_fields,
-        other=args.other,
-        random_state=args.seed,
-        types=args.types,
-        min_size=args.min_size,
-        max_size=args.max_size,
-        constellation=args.constellation,
-        names=args.names,
-        limit=args.limit,
-    )
+    options = ("types", "min_size", "max_size", "constellation", "names", "limit")
+    selection = {name: getattr(args, name) for name in options}
+    plan = make_plan(catalogue, args.surveys, args.size_px, **selection)
+    folder = find_folder()
     if args.dry_run:
-        return _report_dry_run(cutouts)
-    try:
-        counts = fetch_cutouts(
-            cutouts, client=HipsClient(args.server), connections=args.connections
+        files = plan[~plan["file"].isin(_find_files(folder))]
+        megabytes = len(files) * args.size_px**2 * BYTES_PER_PIXEL / 1e6
+        sys.stdout.write(
+            f"{pd.crosstab(plan['class'], plan['survey']).to_string()}\n{len(files)} "
+            f"files, about {megabytes:.0f} MB, to fetch into {folder}\n"
         )
+        return 0
+    try:
+        counts = fetch_cutouts(plan, args.server, args.connections)
     except KeyboardInterrupt:
         _log.warning("stopped; run the same command again to go on where it was")
         return INTERRUPTED
-    return _report_counts(counts)
-
-
-def _report_dry_run(cutouts: Sequence[Cutout]) -> int:
-    table = estimate_download(cutouts)
-    total = table.sum()
     sys.stdout.write(
-        f"{table.round({'megabytes': 1}).to_string()}\n"
-        f"{total.files:.0f} files, about {total.megabytes:.0f} MB, to fetch into "
-        f"{find_folder()}; {total.there:.0f} more are there or known to be empty\n"
+        f"{counts['ok']} pictures, {counts['empty']} blank or off the survey, "
+        f"{counts['failed']} failed, in {folder}\n"
     )
-    return 0
-
-
-def _report_counts(counts: Counter[str]) -> int:
-    empty = counts["blank"] + counts["off_survey"]
-    sys.stdout.write(
-        f"{counts['ok']} pictures, {empty} blank or off the survey, "
-        f"{counts['failed']} failed, in {find_folder()}\n"
-    )
-    if counts["failed"]:
-        _log.warning("run the same command again to try the failed ones once more")
-        return 1 if counts["ok"] or empty else 2
-    return 0
+    if not counts["failed"]:
+        return 0
+    _log.warning("run the same command again to try the failed ones once more")
+    return 1 if counts["ok"] or counts["empty"] else 2

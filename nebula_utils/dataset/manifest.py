@@ -1,17 +1,25 @@
-"""From a manifest to the arrays a study works with: y, groups, accept, palettes."""
+"""Get the pictures of a source, or of several, as one table and as a study's arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from nebula_utils.config import CLASS_NAMES, MIN_NEBULAE, OTHER
-from nebula_utils.dataset.screening import judge_source
+from nebula_utils.config import CLASS_NAMES, MIN_NEBULAE, OTHER, OTHER_KINDS
+from nebula_utils.dataset.screening import Screened, screen
 from nebula_utils.errors import SourceError
 from nebula_utils.files import write_atomic
 
+SOURCES = (
+    *("stellarium", "stellarium-newer", "everyday", "archives", "photos", "hips"),
+)
+NUMBERS = ("ra_deg", "dec_deg", "size_arcmin")
+COLUMNS = (
+    *("image_id", "path", "source", "nebula", "label", "accept", "other_kind"),
+    *(*NUMBERS, "credit", "licence", "flag"),
+)
 # Kept out of training and of every fold: the original's author's own example.
 HELD_OUT = ("LDN 1622",)
 
@@ -23,7 +31,7 @@ class Dataset:
     Attributes
     ----------
     manifest : DataFrame
-        One row a picture; the columns of `sources`, and ``group`` and ``palette``.
+        One row a picture; the columns `COLUMNS`, and ``group`` and ``palette``.
     class_names : tuple of str
         Classes that are studied, in the house order.
     left_out : dict of str to str
@@ -101,12 +109,12 @@ def load_dataset(
     listing: Path | None = None,
     use_flags: bool = True,
 ) -> Dataset:
-    """Get a source's pictures, leave out the unusable ones, and group by nebula.
+    """Get a source's pictures, exclude the unusable ones, and group by nebula.
 
     Parameters
     ----------
     source : str
-        ``"stellarium"``, ``"photos"``, ``"hips"``, or several joined by ``"+"``.
+        One of `SOURCES`, or several joined by ``"+"``.
     photos_dir : Path or str, optional
         Folder of the ``photos`` source.
     classes : sequence of str
@@ -114,9 +122,9 @@ def load_dataset(
     min_nebulae : int
         A type of nebula with fewer nebulae is left out.
     listing : Path, optional
-        Where the judged manifest is written as CSV.
+        Where the screened manifest is written as CSV.
     use_flags : bool
-        Whether pictures that their source flags as doubtful are left out.
+        Whether pictures that their source flags as doubtful are excluded.
 
     Returns
     -------
@@ -128,7 +136,7 @@ def load_dataset(
         If the source can't be had, a class name is unknown, or fewer than two classes
         are left.
     """
-    kept = judge_source(source, photos_dir, use_flags).kept
+    kept = screen_source(source, photos_dir, use_flags).kept
     if listing is not None:
         with write_atomic(listing) as temporary:
             kept.drop(columns="path").to_csv(temporary, index=False)
@@ -146,13 +154,13 @@ def make_dataset(
     Parameters
     ----------
     manifest : DataFrame
-        With ``group`` and ``palette``, as `load_dataset` makes it.
+        With ``group`` and ``palette``, as `screening.screen` makes it.
     classes : sequence of str
         Classes to study.
     min_nebulae : int
         A type of nebula with fewer nebulae is left out, by name and reason.
     held_out : sequence of str
-        Nebulae that no head may be fitted on.
+        Nebulae that no head may be fitted on, nor on any picture of their groups.
 
     Returns
     -------
@@ -166,7 +174,8 @@ def make_dataset(
     unknown = sorted(set(classes) - set(CLASS_NAMES))
     if unknown:
         raise SourceError(f"unknown class {unknown}: choose from {list(CLASS_NAMES)}")
-    hidden = manifest["nebula"].isin(held_out)
+    named = manifest["nebula"].isin(held_out)
+    hidden = manifest["group"].isin(manifest.loc[named, "group"])
     rest = manifest[~hidden]
     nebulae = rest.groupby("label")["group"].nunique()
     left_out = {}
@@ -186,3 +195,142 @@ def make_dataset(
         left_out,
         manifest[hidden].reset_index(drop=True),
     )
+
+
+def screen_source(
+    source: str, photos_dir: Path | str | None = None, use_flags: bool = True
+) -> Screened:
+    """Get a source's pictures and screen them; see `load_source` and `screen`."""
+    manifest = load_source(source, photos_dir)
+    return screen(manifest if use_flags else manifest.assign(flag=""))
+
+
+def list_left_out(screened: Screened) -> pd.DataFrame:
+    """List every picture that is not used, those that the source holds back included.
+
+    Returns
+    -------
+    DataFrame
+        ``image_id``, ``reason``, ``detail``. The labelled table of Stellarium's
+        textures holds some back: no picture of one object, or a doubtful label.
+    """
+    tables = [screened.left_out]
+    if (screened.manifest["source"] == "stellarium").any():
+        from nebula_utils.dataset import stellarium
+
+        table = stellarium.read_table()
+        held = table[table["use"] == "no"]
+        names = "stellarium/" + held["file"].str.removesuffix(".png")
+        about = {"image_id": names, "reason": "label", "detail": held["reason"]}
+        tables.insert(0, pd.DataFrame(about))
+    return pd.concat(tables, ignore_index=True).sort_values("image_id")
+
+
+def load_source(source: str, photos_dir: Path | str | None = None) -> pd.DataFrame:
+    """Return the manifest of a source, or of several joined by "+".
+
+    Parameters
+    ----------
+    source : str
+        One of `SOURCES`, or a sum such as "stellarium+archives".
+    photos_dir : Path, optional
+        The folder of the source photos.
+
+    Returns
+    -------
+    DataFrame
+        One row a picture with the columns `COLUMNS`, in the order of the sources.
+        The same nebula may come from several: splits go by group.
+
+    Raises
+    ------
+    SourceError
+        If a source is unknown, named twice, not there, or its manifest is wrong.
+    """
+    names = parse_source(source)
+    if "photos" in names and photos_dir is None:
+        raise SourceError("the source photos needs a folder: give photos_dir")
+    tables = [_find_loader(name, photos_dir)() for name in names]
+    manifest = pd.concat([table[list(COLUMNS)] for table in tables], ignore_index=True)
+    check_manifest(manifest)
+    return manifest
+
+
+def parse_source(source: str) -> list[str]:
+    """Return the names in "stellarium+archives".
+
+    Raises
+    ------
+    SourceError
+        If a name is unknown or stands twice.
+    """
+    names = [name.strip() for name in source.split("+")]
+    unknown = [name for name in names if name not in SOURCES]
+    if unknown:
+        raise SourceError(
+            f"unknown source {', '.join(map(repr, unknown))}: the sources are "
+            f"{', '.join(SOURCES)}, or several joined by +, as in stellarium+archives"
+        )
+    if len(set(names)) < len(names):
+        raise SourceError(f"{source!r} names a source twice")
+    return names
+
+
+def _find_loader(
+    name: str, photos_dir: Path | str | None
+) -> Callable[[], pd.DataFrame]:
+    # Imported here: each source's module needs the columns above.
+    from nebula_utils.dataset import archives, hips, photos, stellarium
+
+    return {
+        "stellarium": stellarium.load_stellarium,
+        "stellarium-newer": lambda: stellarium.load_stellarium(newer=True),
+        "everyday": photos.load_everyday,
+        "archives": archives.load_archives,
+        "photos": lambda: photos.load_photos(Path(str(photos_dir))),
+        "hips": hips.load_hips,
+    }[name]
+
+
+def check_manifest(manifest: pd.DataFrame) -> None:
+    """Check the columns, labels and names of a manifest.
+
+    Raises
+    ------
+    SourceError
+        If a column is missing, an image id stands twice or is missing, a label or a
+        kind is unknown, the accepted classes leave out the label, a nebula has no
+        name, a position is off the sky, or there is no row at all.
+    """
+    missing = [column for column in COLUMNS if column not in manifest.columns]
+    if missing:
+        raise SourceError(f"the manifest has no column {', '.join(missing)}")
+    if manifest.empty:
+        raise SourceError("the manifest is empty: no picture was found")
+    accepted = manifest["accept"].astype(str).str.split("|")
+    is_other = manifest["label"] == OTHER
+    kind, ra, dec = manifest["other_kind"], manifest["ra_deg"], manifest["dec_deg"]
+    problems = {
+        f"{column} is missing": manifest[column].isna()
+        for column in COLUMNS
+        if column not in NUMBERS
+    } | {
+        "image_id stands twice": manifest["image_id"].duplicated(),
+        "path is empty": manifest["path"] == "",
+        "nebula is empty": manifest["nebula"] == "",
+        "label is unknown": ~manifest["label"].isin(CLASS_NAMES),
+        "accept is not label first, then other classes": ~(
+            accepted.map(lambda names: set(names) <= set(CLASS_NAMES))
+            & (accepted.str[0] == manifest["label"])
+        ),
+        "other_kind does not fit the label": (is_other & ~kind.isin(OTHER_KINDS))
+        | (~is_other & (kind != "")),
+        "the position is off the sky": ~(
+            (ra.between(0, 360) & dec.between(-90, 90)) | (ra.isna() & dec.isna())
+        ),
+    }
+    for problem, wrong in problems.items():
+        if wrong.any():
+            ids = manifest.loc[wrong, "image_id"].astype(str).tolist()
+            more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+            raise SourceError(f"wrong manifest: {problem}: {', '.join(ids[:3])}{more}")

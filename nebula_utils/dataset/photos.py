@@ -1,30 +1,36 @@
-"""The source `photos DIR`: class folders of one's own pictures as a manifest.
+"""Pictures in folders: one's own as class folders or a manifest, and everyday photos.
 
-The original tool's layout: ``DIR/dark/barnard_150-10.jpg``. A ``DIR/manifest.csv``
-with a column ``file``, and any of ``class, nebula, flag, accept, other_kind,
-credit, licence``, says more than file names can.
+The original tool's layout is ``DIR/dark/barnard_150-10.jpg``. A ``DIR/manifest.csv``
+says more than file names can: a column ``file``, and any of ``class, nebula, accept,
+other_kind, ra_deg, dec_deg, size_arcmin, credit, licence, flag``; every other source
+that keeps a table of its files is read by the same reader.
 """
 
+import importlib.util
 import logging
 import math
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import pandas as pd
 
-from nebula_utils.config import CLASS_NAMES, NEBULA_TYPES, OTHER, OTHER_KINDS
-from nebula_utils.errors import CatalogueError, SourceError
+from nebula_utils.catalogue.designations import canonical
+from nebula_utils.catalogue.table import find
+from nebula_utils.config import (
+    CLASS_NAMES,
+    NEBULA_TYPES,
+    OTHER,
+    OTHER_KINDS,
+    PICTURE_SUFFIXES,
+)
+from nebula_utils.dataset.manifest import COLUMNS, NUMBERS
+from nebula_utils.dataset.stellarium import fetch_landscapes
+from nebula_utils.errors import SourceError
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = (
-    *("image_id", "path", "source", "nebula", "label", "accept", "other_kind"),
-    *("ra_deg", "dec_deg", "size_arcmin", "credit", "licence", "flag"),
-)
-SUFFIXES = frozenset(
-    ".jpg .jpeg .png .webp .tif .tiff .gif .bmp .heic .heif .fits .fit .fts".split()
-)
 _ALIASES = {
     **dict.fromkeys(("dn", "absorption"), "dark"),
     **dict.fromkeys(("hii", "h_ii", "hii_region", "h_ii_region"), "emission"),
@@ -34,24 +40,39 @@ _ALIASES = {
         ("ppn", "pre_planetary", "preplanetary", "proto_planetary"), "protoplanetary"
     ),
     **dict.fromkeys(("snr", "supernova"), "supernova_remnant"),
-    **dict.fromkeys(("none", "not_a_nebula", "no_nebula"), OTHER),
-    **dict.fromkeys(OTHER_KINDS, OTHER),
 }
-# How people and Stellarium write catalogue names: prefix → (canonical, joint).
-_CATALOGUES = {
-    **dict.fromkeys(("ngc", "n"), "NGC "),
-    "ic": "IC ",
-    **dict.fromkeys(("sh2", "sh", "sharpless"), "Sh2-"),
-    **dict.fromkeys(("barnard", "b"), "B "),
-    **dict.fromkeys(("ldn", "lynds"), "LDN "),
-    **{"lbn": "LBN ", "vdb": "vdB ", "rcw": "RCW ", "ced": "Ced ", "abell": "Abell "},
-    **{"messier": "M ", "m": "M ", "dwb": "DWB ", "gum": "Gum "},
+_KINDS = {
+    **{kind: kind for kind in OTHER_KINDS},
+    **dict.fromkeys(("globular", "globular_cluster", "open_cluster"), "cluster"),
+    # A folder `other` without saying of what: photos of anything.
+    **dict.fromkeys((OTHER, "none", "not_a_nebula", "no_nebula"), "everyday"),
 }
-_DESIGNATION = re.compile(
-    rf"(?<![a-z0-9])({'|'.join(sorted(_CATALOGUES, key=len, reverse=True))})"
-    r"[ _-]*(\d+[a-z]?)(?![a-z0-9])"
-)
 _INDEX = re.compile(r"(?:__|-| +)\d{1,4}$|[ _-]*\(\d+\)$")
+_LONGEST_NUMBER = 3  # words, as in "sh 2 155"
+
+# Everyday photos that lie on every machine: package, folder in it, licence, files.
+BUNDLED = (
+    (
+        "skimage",
+        "data",
+        "public domain or CC0 (see scikit-image's data/README.txt)",
+        "astronaut.png brick.png camera.png cell.png chelsea.png clock_motion.png "
+        "coffee.png coins.png grass.png gravel.png ihc.png microaneurysms.png "
+        "moon.png motorcycle_left.png retina.jpg rocket.jpg",
+    ),
+    ("sklearn", "datasets/images", "CC BY 2.0", "china.jpg flower.jpg"),
+    ("matplotlib", "mpl-data/sample_data", "public domain", "grace_hopper.jpg"),
+)
+# Pictures of one place share its name, so that a split never parts them.
+LANDSCAPES = (
+    "garching/garching-gl1.png garching/garching-gl2.png garching/garching-gl3.png "
+    "garching/garching-gl4.png garching/garching-ground3.png "
+    "grossmugl/grossmugl_leeberg_crop11.25_2048.png guereins/guereins1.png "
+    "guereins/guereins3.png guereins/guereins5.png guereins/guereins7.png "
+    "hurricane/hurricane1.png hurricane/hurricane3.png hurricane/hurricane5.png "
+    "hurricane/hurricane7.png moon/apollo17.png ocean/ocean1.png ocean/ocean5.png "
+    "ocean/ocean9.png trees/trees_512.png"
+)
 
 
 def load_photos(folder: Path, source: str = "photos") -> pd.DataFrame:
@@ -68,34 +89,102 @@ def load_photos(folder: Path, source: str = "photos") -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a picture, in file order, with the columns `COLUMNS`: positions in
-        degrees (ICRS) and sizes in arcminutes from the catalogue, else NaN.
+        As `make_manifest`, in file order.
 
     Raises
     ------
     SourceError
         If the folder is missing, has no class folder or an empty one, or its
         manifest is unreadable, names an unknown class or a file outside of it.
+    CatalogueError
+        If the catalogue, which knows the nebulae's names and places, is damaged.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise SourceError(f"no folder {folder}: give one with class folders like dark/")
-    if (folder / "manifest.csv").is_file():
-        rows = _read_manifest(folder)
-    else:
-        rows = _walk_class_folders(folder)
-    if not rows:
+    path = folder / "manifest.csv"
+    rows = read_rows(path) if path.is_file() else _walk_class_folders(folder)
+    there = [row for row in rows if (folder / row["file"]).is_file()]
+    for row in rows:
+        if row not in there:
+            logger.warning("%s is in the manifest but not there: left out", row["file"])
+    if not there:
         raise SourceError(
             f"{folder} holds no picture: put some into folders named like "
             f"{', '.join(CLASS_NAMES)}"
         )
-    places = {name: _look_up(name) for name in {row["nebula"] for row in rows}}
-    for row in rows:
-        row.update(places[row["nebula"]])
-    table = pd.DataFrame(rows)
-    table["path"] = [str((folder / file).absolute()) for file in table["file"]]
+    return make_manifest(there, folder, source)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Read a CSV table of pictures: one dict a row, blanks stripped.
+
+    Raises
+    ------
+    SourceError
+        If it can't be read, or a ``file`` lies outside of its folder or a class is
+        unknown; the message has the line.
+    """
+    try:
+        table = pd.read_csv(
+            path, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        )
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path} can't be read as a CSV table: {error}") from error
+    if "file" not in table and "id" not in table:
+        raise SourceError(f"{path} has no column 'file': add it, one picture a row")
+    rows = table.apply(lambda column: column.str.strip()).to_dict("records")
+    for line, row in enumerate(rows, start=2):
+        name = row.get("class", "")
+        if "file" in row:
+            windows = PureWindowsPath(row["file"])
+            if not windows.parts or windows.anchor or ".." in windows.parts:
+                raise SourceError(
+                    f"{path}, line {line}: {row['file']!r} is no file inside the "
+                    "folder; write names relative to it, without '..'"
+                )
+            name = name or PurePosixPath(row["file"]).parts[0]
+        if match_class(name) is None:
+            raise SourceError(
+                f"{path}, line {line}: {name!r} is no class; use one of "
+                f"{', '.join(CLASS_NAMES)}"
+            )
+    return rows
+
+
+def make_manifest(
+    rows: Sequence[Mapping[str, str]], folder: Path, source: str
+) -> pd.DataFrame:
+    """Turn rows of a table of pictures into a source's manifest.
+
+    Parameters
+    ----------
+    rows : sequence of mapping of str to str
+        From `read_rows`, each with a ``file`` relative to the folder.
+    folder : Path
+        Where the pictures lie.
+    source : str
+        The first part of every ``image_id``.
+
+    Returns
+    -------
+    DataFrame
+        One row a picture with the columns `manifest.COLUMNS`: positions in degrees
+        (ICRS) and sizes in arcminutes as the row gives them, else from the
+        catalogue, else NaN.
+
+    Raises
+    ------
+    CatalogueError
+        If the catalogue is damaged.
+    """
+    table = pd.DataFrame([_make_row(row) for row in rows])
+    table["path"] = [str((folder / row["file"]).absolute()) for row in rows]
     table["source"] = source
-    table["image_id"] = _make_ids(table["file"], source)
+    stems = pd.Series([_stem(row["file"]) for row in rows])
+    twice = stems.duplicated(keep=False)
+    files = pd.Series([row["file"] for row in rows])
+    table["image_id"] = f"{source}/" + stems.where(~twice, files)
     return table[list(COLUMNS)]
 
 
@@ -110,23 +199,25 @@ def match_class(name: str) -> tuple[str, str] | None:
     """
     plain = re.sub(r"[\s_-]+", "_", name.strip().lower()).strip("_")
     plain = re.sub(r"_?nebula[es]?$", "", plain)
-    singular = re.sub(r"ies$", "y", plain) if plain.endswith("ies") else plain
+    singular = re.sub(r"ies$", "y", plain)
     for candidate in (plain, singular, plain.removesuffix("s")):
-        label = candidate if candidate in CLASS_NAMES else _ALIASES.get(candidate)
+        if candidate in _KINDS:
+            return OTHER, _KINDS[candidate]
+        label = candidate if candidate in NEBULA_TYPES else _ALIASES.get(candidate)
         if label:
-            kind = candidate if candidate in OTHER_KINDS else ""
-            # A folder `other` without saying of what: photos of anything.
-            return label, kind or ("everyday" if label == OTHER else "")
+            return label, ""
     return None
 
 
-def guess_nebula(name: str) -> str:
-    """Turn a file's stem or a loosely written name into the catalogue's name.
+def guess_nebula(stem: str, counted: bool = True) -> str:
+    """Turn a file's stem, or a name as people write it, into the catalogue's name.
 
     Parameters
     ----------
-    name : str
+    stem : str
         E.g. ``"barnard_150-10"`` or ``"ngc1499-california"``.
+    counted : bool
+        Whether it may end in a running number, as file names do.
 
     Returns
     -------
@@ -134,141 +225,129 @@ def guess_nebula(name: str) -> str:
         The canonical name ("B 150", "NGC 1499") where the catalogue or the pattern
         of a designation gives one, else the name without its running number.
     """
-    for candidate in _list_candidates(name):
-        nebula = _resolve(candidate)
+    stripped = (counted and _INDEX.sub("", stem)) or stem
+    words = re.split(r"[\s_-]+", stripped)
+    ends = [
+        (first, first + length)
+        for length in range(_LONGEST_NUMBER, 0, -1)
+        for first in range(len(words) - length + 1)
+    ]
+    parts = [" ".join(words[i:j]) for i, j in ends if j - i < len(words)]
+    numbers = [part for part in parts if canonical(part)]
+    for candidate in (stem, stripped, *numbers, *_list_words(words)):
+        nebula = find(candidate)
         if nebula is not None:
             return str(nebula.name)
-    designations = _find_designations(name)
-    return designations[0] if designations else _clean(_strip_index(name))
+    numbered = filter(None, map(canonical, (stem, stripped, *numbers)))
+    return next(numbered, _clean(stripped))
 
 
-def _resolve(name: str) -> Any | None:
-    try:
-        from nebula_utils.catalogue import table  # type: ignore[attr-defined,unused-ignore]
+def load_everyday() -> pd.DataFrame:
+    """List photos of anything but the sky: a model must not call a cat a nebula.
 
-        return table.find(name)
-    except (CatalogueError, ImportError):
-        return None
+    scikit-image, scikit-learn and Matplotlib bundle a few for their examples, and
+    Stellarium has landscapes.
+
+    Returns
+    -------
+    DataFrame
+        One row a picture, the columns `manifest.COLUMNS`; label ``other``, kind
+        ``everyday``. Stellarium's landscapes are left out where they are not
+        installed.
+
+    Raises
+    ------
+    SourceError
+        If Stellarium's files can't be had.
+    """
+    found = []
+    for package, folder, licence, files in BUNDLED:
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.origin is not None:
+            place = Path(spec.origin).parent / folder
+            names = files.split()
+            found += [
+                (place / name, Path(name).stem, package, licence) for name in names
+            ]
+    landscapes = fetch_landscapes()
+    if landscapes:
+        paths = [landscapes / name for name in LANDSCAPES.split()]
+        licence = "GPL-2.0-or-later (package)"
+        found += [(path, path.parent.name, "Stellarium", licence) for path in paths]
+    rows = [_describe_everyday(*one) for one in found if one[0].is_file()]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _list_candidates(name: str) -> list[str]:
-    # From the most literal reading to the freest; the first that resolves wins.
-    stripped = _strip_index(name)
-    words = _clean(_DESIGNATION.sub(" ", stripped.lower()))
-    candidates = [_clean(name), _clean(stripped)]
-    if len(words) > 3:
-        candidates.append(words)
-    return list(dict.fromkeys([*candidates, *_find_designations(name)]))
+def _describe_everyday(path: Path, scene: str, origin: str, licence: str) -> dict:
+    return (
+        dict.fromkeys(COLUMNS, "")
+        | dict.fromkeys(NUMBERS, math.nan)
+        | {
+            "image_id": f"everyday/{origin.lower()}/{path.stem}",
+            "path": str(path),
+            "source": "everyday",
+            "nebula": f"everyday: {scene}",
+            "label": OTHER,
+            "accept": OTHER,
+            "other_kind": "everyday",
+            "credit": origin,
+            "licence": licence,
+        }
+    )
 
 
-def _find_designations(name: str) -> list[str]:
-    stripped = _strip_index(name).lower().replace("_", " ")
-    found = (m.groups() for m in _DESIGNATION.finditer(stripped))
-    return [
-        _CATALOGUES[letters] + number.lstrip("0").upper() for letters, number in found
-    ]
+def _make_row(row: Mapping[str, str]) -> dict[str, Any]:
+    file, named = PurePosixPath(row["file"]), row.get("nebula", "")
+    label, kind = match_class(row.get("class") or file.parts[0]) or (OTHER, "")
+    also = [name.strip() for name in row.get("accept", "").split("|")]
+    also = [name for name in also if name in NEBULA_TYPES and name != label]
+    name = guess_nebula(named, counted=False) if named else guess_nebula(file.stem)
+    nebula = find(name)
+    if label == OTHER and not row.get("other_kind"):
+        told = re.search(r"\bkind=(\w+)", row.get("note", ""))
+        kind = _KINDS.get(told[1], kind) if told else kind
+    given = {key: row.get(key) or "nan" for key in NUMBERS}
+    if nebula is not None and given["ra_deg"] == "nan":
+        given = {key: getattr(nebula, key) for key in NUMBERS}
+    place = {key: math.nan if n is None else float(n) for key, n in given.items()}
+    return {
+        "nebula": name if nebula is None else nebula.name,
+        "label": label,
+        "accept": "|".join([label, *also]),
+        "other_kind": row.get("other_kind") or kind,
+        **place,
+        "credit": row.get("credit") or row.get("source", ""),
+        "licence": row.get("licence", ""),
+        "flag": row.get("flag", ""),
+    }
 
 
-def _strip_index(name: str) -> str:
-    shorter = _INDEX.sub("", name)
-    # "sh2-155" and "barnard-147" end in a catalogue's number, not in a copy's.
-    ends_in_catalogue = re.split(r"[\s_-]+", shorter.lower())[-1] in _CATALOGUES
-    return name if ends_in_catalogue or not shorter else shorter
+def _list_words(words: Sequence[str]) -> list[str]:
+    # "sh2-155-cave": what is left without its number may be a common name.
+    named = " ".join(word for word in words if not re.search(r"\d", word))
+    return [named] if len(named) > 3 else []
 
 
 def _clean(name: str) -> str:
     return re.sub(r"[\s_]+|(?<![0-9])-|-(?![0-9])", " ", name).strip()
 
 
-def _look_up(name: str) -> dict[str, float]:
-    nebula = _resolve(name)
-    if nebula is None:
-        logger.info("%s is not in the catalogue: no position on the sky", name)
-    keys = ("ra_deg", "dec_deg", "size_arcmin")
-    return {key: float(getattr(nebula, key, math.nan)) for key in keys}
+def _stem(file: str) -> str:
+    return PurePosixPath(file).with_suffix("").as_posix()
 
 
-def _walk_class_folders(folder: Path) -> list[dict[str, Any]]:
+def _walk_class_folders(folder: Path) -> list[dict[str, str]]:
     rows = []
     for place in sorted(path for path in folder.iterdir() if path.is_dir()):
-        match = match_class(place.name)
-        if match is None:
+        if match_class(place.name) is None:
             logger.warning("%s is no class folder: left out", place)
             continue
         files = sorted(
             path
             for path in place.rglob("*")
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+            if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
         )
         if not files:
             raise SourceError(f"{place} holds no picture: fill it or remove the folder")
-        for file in files:
-            rows.append(_make_row({}, file.relative_to(folder).as_posix(), *match))
+        rows += [{"file": file.relative_to(folder).as_posix()} for file in files]
     return rows
-
-
-def _read_manifest(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "manifest.csv"
-    try:
-        table = pd.read_csv(
-            path, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{path} can't be read as a CSV table: {error}") from error
-    if "file" not in table:
-        raise SourceError(f"{path} has no column 'file': add it, one picture a row")
-    rows = []
-    for number, given in enumerate(table.to_dict("records"), start=2):
-        file = _check_file_name(given["file"].strip(), f"{path}, line {number}")
-        label, kind = _read_class(given, file, f"{path}, line {number}")
-        if (folder / file).is_file():
-            rows.append(_make_row(given, file, label, kind))
-        else:
-            logger.warning("%s is in the manifest but not there: left out", file)
-    return rows
-
-
-def _check_file_name(file: str, where: str) -> str:
-    windows = PureWindowsPath(file)
-    if not file or windows.drive or windows.root or ".." in windows.parts:
-        raise SourceError(
-            f"{where}: {file!r} is no file inside the folder; "
-            "write names relative to it, without '..'"
-        )
-    return file
-
-
-def _read_class(given: dict[str, str], file: str, where: str) -> tuple[str, str]:
-    name = given.get("class", "").strip() or PurePosixPath(file).parts[0]
-    match = match_class(name)
-    if match is None:
-        raise SourceError(
-            f"{where}: {name!r} is no class; use one of {', '.join(CLASS_NAMES)}"
-        )
-    return match
-
-
-def _make_row(
-    given: dict[str, str], file: str, label: str, kind: str
-) -> dict[str, Any]:
-    also = [name.strip() for name in given.get("accept", "").split("|")]
-    also = [name for name in also if name in NEBULA_TYPES and name != label]
-    return {
-        "file": file,
-        "nebula": guess_nebula(given.get("nebula", "") or PurePosixPath(file).stem),
-        "label": label,
-        "accept": "|".join([label, *also]),
-        "other_kind": given.get("other_kind", "") or kind,
-        "credit": given.get("credit") or given.get("source", ""),
-        "licence": given.get("licence", ""),
-        "flag": given.get("flag", ""),
-    }
-
-
-def _make_ids(files: pd.Series, source: str) -> list[str]:
-    stems = [PurePosixPath(file).with_suffix("").as_posix() for file in files]
-    shared = pd.Series(stems).duplicated(keep=False)
-    return [
-        f"{source}/{file if twice else stem}"
-        for file, stem, twice in zip(files, stems, shared, strict=True)
-    ]

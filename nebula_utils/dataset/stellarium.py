@@ -1,13 +1,19 @@
 """The source `stellarium`: real photographs that come with the planetarium program.
 
-`textures.json` says where on the sky each texture lies and whose picture it is;
-data/stellarium.csv, in git, says what it shows. Here the two meet the files.
+The textures are looked for in this order: `$STELLARIUM_DATA`, an installed Stellarium,
+the cache; then Debian's package, as an ordinary user, or a sparse clone of the public
+repository is fetched into the cache. data/stellarium.csv, in git, says what each shows.
 """
 
-import json
+import contextlib
 import logging
-import math
+import os
 import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,20 +22,18 @@ import pandas as pd
 from tqdm import tqdm
 
 from nebula_utils import config
-from nebula_utils.dataset.textures import TAG, fetch_landscapes, fetch_textures
+from nebula_utils.dataset import screening
 from nebula_utils.errors import CacheError, ImageError, SourceError
-from nebula_utils.files import seal, unseal, write_atomic
-from nebula_utils.images.reading import compute_pixel_hash, read_image
+from nebula_utils.files import explain_write_error, hold_lock, load_or_compute
+from nebula_utils.images import reading
 
-__all__ = [
-    "COLUMNS",
-    "TABLE",
-    "fetch_landscapes",
-    "fetch_textures",
-    "load_stellarium",
-    "read_table",
-    "read_textures_json",
-]
+PACKAGE = "stellarium-data"
+PACKAGE_BYTES = 246_289_432  # of 0.22.2-1; only for the progress bar
+REPOSITORY_URL = "https://github.com/Stellarium/stellarium.git"
+TAG = "v0.22.2"  # the release that data/stellarium.csv describes
+VARIABLE = "STELLARIUM_DATA"
+TEXTURES = Path("nebulae", "default")
+LANDSCAPES = "landscapes"
 
 TABLE = config.DATA / "stellarium.csv"
 COLUMNS = (
@@ -38,58 +42,61 @@ COLUMNS = (
     "label_source",
 )
 _NUMBERS = ["ra_deg", "dec_deg", "size_arcmin"]
+PERCEPTUAL = "phash:"  # begins the hash of a picture that is known from a copy only
 _N_THREADS = 4  # decoding PNG lets go of Python's lock
-# What a JSON text of Stellarium's may hold that JSON doesn't allow. Strings come
-# first, so that "//" in an address is not taken for a comment.
-_ODDITIES = re.compile(
-    r'(?P<string>"(?:\\.|[^"\\])*")'
-    r"|(?P<comment>//[^\n]*|/\*.*?\*/|\#[^\n]*)"
-    r"|(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)",
-    re.DOTALL,
-)
-_STRING_OR_LAST_COMMA = re.compile(r'("(?:\\.|[^"\\])*")|,(?=\s*[\]}])')
 
 _log = logging.getLogger(__name__)
 
 
-def read_textures_json(path: Path) -> pd.DataFrame:
-    """Read where each texture lies on the sky, and whose picture it is.
+class ProgramError(Exception):
+    """A program can't be run or failed; the text is its reason, for a message."""
+
+
+def load_stellarium(
+    folder: Path | str | None = None, newer: bool = False
+) -> pd.DataFrame:
+    """List the usable textures with what they show.
+
+    Textures that are missing, or have other pixels than those that were labelled
+    (other releases reuse a name for another picture), are left out with a warning.
 
     Parameters
     ----------
-    path : Path
-        Stellarium's ``textures.json``, or the folder it is in: JSON, but with
-        numbers such as ``-.9794``, comments and commas before a closing bracket.
+    folder : Path or str, optional
+        A folder with Stellarium's textures; by default they are looked for, and
+        fetched if need be.
+    newer : bool
+        Only the textures that Stellarium 26.3 has and 0.22.2 hasn't.
 
     Returns
     -------
     DataFrame
-        One row a file, in file order: ``file`` (PNG name), ``credit`` ("" if
-        nobody is named), ``ra_deg`` in [0, 360) and ``dec_deg`` of the centre
-        (J2000), ``size_arcmin``, the longer side on the sky. The last three are NaN
-        where the corners are missing. A file that several tiles name counts once,
-        as the first of them has it.
+        The manifest: one row a picture, sorted by ``image_id``, which is
+        ``stellarium/`` (or ``stellarium-newer/``) and the file name without ending.
 
     Raises
     ------
     SourceError
-        If the file is missing or is not the JSON that Stellarium writes.
+        If there are no textures and they can't be fetched, or none is known.
     """
-    path = path / "textures.json" if path.is_dir() else path
-    try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"can't read {path}: {error}") from error
-    try:
-        tiles = json.loads(_to_strict_json(text), strict=False)["subTiles"]
-        rows = [_describe_tile(tile) for tile in tiles]
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    folder = (Path(folder) if folder else fetch_textures()).resolve()
+    table = read_table(TABLE)
+    table = table[table["use"] == ("newer" if newer else "yes")].sort_values("file")
+    paths = table["file"].map(lambda name: folder / name)
+    there = paths.map(Path.is_file).astype(bool)
+    _warn(table[~there], "missing in", folder)
+    table, paths = table[there], paths[there]
+    same = _check_pixels(list(paths), list(table["pixel_sha256"]))
+    _warn(table[~same], "not the labelled pictures in", folder)
+    if not same.any():
+        wanted = "26.3" if newer else f"{TAG.removeprefix('v')} to 24.3"
         raise SourceError(
-            f"{path} is not Stellarium's list of textures ({error!r}): "
-            "get the folder it is in anew"
-        ) from error
-    table = pd.DataFrame(rows, columns=["file", "credit", *_NUMBERS])
-    return table.drop_duplicates("file", ignore_index=True)
+            f"{folder} holds none of the textures that {TABLE.name} describes: use "
+            f"Stellarium {wanted}, or unset STELLARIUM_DATA to have them looked for "
+            "or fetched"
+        )
+    source = "stellarium-newer" if newer else "stellarium"
+    return _to_manifest(table[same], paths[same], source)
 
 
 def read_table(path: Path = TABLE) -> pd.DataFrame:
@@ -121,60 +128,81 @@ def read_table(path: Path = TABLE) -> pd.DataFrame:
     return table
 
 
-def load_stellarium(folder: Path | str | None = None) -> pd.DataFrame:
-    """List the usable textures with what they show.
-
-    Textures that are missing, or have other pixels than those that were labelled
-    (other releases reuse a name for another picture), are left out with a warning.
-
-    Parameters
-    ----------
-    folder : Path or str, optional
-        A folder with Stellarium's textures; by default they are looked for, and
-        fetched if need be.
+def fetch_textures() -> Path:
+    """Find Stellarium's textures, or fetch them into the cache (about 246 MB, once).
 
     Returns
     -------
-    DataFrame
-        The manifest: one row a picture, sorted by ``image_id``, which is
-        ``stellarium/`` and the file name without ending; ``accept`` is the accepted
-        classes joined by ``|``.
+    Path
+        The folder with the PNG files and ``textures.json``.
 
     Raises
     ------
     SourceError
-        If there are no textures and they can't be fetched, or none is known.
+        If ``$STELLARIUM_DATA`` names no such folder, or no way leads to the
+        textures; the message has the reason why each of them failed.
+    CacheError
+        If the cache can't be written.
     """
-    folder = (Path(folder) if folder else fetch_textures()).resolve()
-    table = read_table(TABLE)
-    table = table[table["use"] == "yes"].sort_values("file")
-    paths = table["file"].map(lambda name: folder / name)
-    there = paths.map(Path.is_file).astype(bool)
-    _warn(table[~there], "missing in", folder)
-    hashes = _hash_files(list(paths[there]))
-    same = there & (paths.map(hashes.get) == table["pixel_sha256"])
-    _warn(table[there & ~same], "not the labelled pictures in", folder)
-    if not same.any():
-        raise SourceError(
-            f"{folder} holds none of the textures that {TABLE.name} describes: use "
-            f"Stellarium {TAG.removeprefix('v')} to 24.3, or unset STELLARIUM_DATA "
-            "to have them looked for or fetched"
-        )
-    return _to_manifest(table[same], paths[same])
+    found = _find_chosen() or _find_installed() or _check(_cached_share())
+    if found:
+        return found
+    root = config.cache_dir() / "stellarium"
+    with hold_lock(root):
+        try:
+            # Another process may have fetched them while this one waited.
+            return _check(_cached_share()) or _fetch(root)
+        except OSError as error:
+            raise CacheError(explain_write_error(error, root)) from error
 
 
-def _to_manifest(table: pd.DataFrame, paths: pd.Series) -> pd.DataFrame:
-    manifest = pd.DataFrame(
-        {
-            "image_id": "stellarium/" + table["file"].str.removesuffix(".png"),
-            "path": paths.map(str),
-            "source": "stellarium",
-        }
-    )
-    same = ["nebula", "label", "accept", "other_kind", *_NUMBERS, "credit", "licence"]
-    manifest[same] = table[same]
-    manifest["flag"] = table["reason"]
-    return manifest.sort_values("image_id", ignore_index=True)
+def fetch_landscapes() -> Path | None:
+    """Give Stellarium's landscapes (everyday horizons), fetched as the textures are.
+
+    Returns
+    -------
+    Path or None
+        The folder ``landscapes`` of the same Stellarium, None if it has none.
+
+    Raises
+    ------
+    SourceError, CacheError
+        As `fetch_textures`.
+    """
+    folder = fetch_textures().parent.parent / LANDSCAPES
+    return folder if folder.is_dir() else None
+
+
+def list_places() -> list[Path]:
+    """List where a Stellarium may be installed: Linux, Flatpak, snap, macOS, Windows.
+
+    Returns
+    -------
+    list of Path
+        Folders that may hold ``nebulae/default``; most of them won't exist.
+    """
+    app = "flatpak/app/org.stellarium.Stellarium/current/active/files"
+    share = ["/usr/local", "/usr", f"/var/lib/{app}", f"~/.local/share/{app}"]
+    places = [Path(prefix).expanduser() / "share/stellarium" for prefix in share]
+    for inside in ("usr/share/stellarium", "share/stellarium"):
+        places += sorted(Path("/snap").glob(f"stellarium*/current/{inside}"))
+    bundle = "Applications/Stellarium.app/Contents/Resources"
+    places += [Path("/", bundle), Path("~", bundle).expanduser()]
+    for variable in ("ProgramFiles", "ProgramW6432", "ProgramFiles(x86)"):
+        if os.environ.get(variable):
+            places.append(Path(os.environ[variable], "Stellarium"))
+    return places
+
+
+def _to_manifest(table: pd.DataFrame, paths: pd.Series, source: str) -> pd.DataFrame:
+    names = table["file"].str.removesuffix(".png")
+    about = {
+        "image_id": f"{source}/" + names,
+        "path": paths.map(str),
+        "source": source,
+        "flag": "",
+    }
+    return table.assign(**about).sort_values("image_id", ignore_index=True)
 
 
 def _warn(rows: pd.DataFrame, what: str, folder: Path) -> None:
@@ -185,92 +213,239 @@ def _warn(rows: pd.DataFrame, what: str, folder: Path) -> None:
         )
 
 
-def _hash_files(paths: list[Path]) -> dict[Path, str]:
-    """Give the pixel hash of each file, from the cache where it hasn't changed."""
-    store = config.cache_dir() / "stellarium" / "checked.json"
-    known = _read_hashes(store)
-    stamps = {path: _stamp(path) for path in paths}
-    new = [path for path in paths if stamps[path] not in known]
-    if new:
+def _check_pixels(paths: list[Path], expected: list[str]) -> np.ndarray:
+    """Tell which files are the labelled pictures, shape (n,), bool; cached."""
+    states = [(str(path), path.stat()) for path in paths]
+    stamps = [(name, state.st_size, state.st_mtime_ns) for name, state in states]
+
+    def compute() -> dict[str, np.ndarray]:
         with ThreadPoolExecutor(_N_THREADS) as pool:
-            hashes = list(
-                tqdm(
-                    pool.map(_hash_file, new), total=len(new), unit="picture",
-                    desc="Checking the textures", disable=None,
-                )
-            )  # fmt: skip
-        known |= {stamps[path]: found for path, found in zip(new, hashes, strict=True)}
-        _write_hashes(store, known)
-    return {path: known[stamps[path]] for path in paths}
+            found = pool.map(_is_labelled, paths, expected)
+            bar = tqdm(found, "checking the textures", len(paths), disable=None)
+            return {"same": np.array(list(bar), bool)}
+
+    parts = (stamps, expected, reading, screening)
+    return load_or_compute("textures", parts, compute)["same"]
 
 
-def _hash_file(path: Path) -> str:
+def _is_labelled(path: Path, expected: str) -> bool:
     try:
-        return compute_pixel_hash(read_image(path))
+        image = reading.read_image(path)
     except ImageError as error:
         _log.warning("%s can't be used: %s", path, error)
-        return ""
+        return False
+    if not expected.startswith(PERCEPTUAL):
+        return reading.compute_pixel_hash(image) == expected
+    known = expected.removeprefix(PERCEPTUAL)
+    return screening.measure_difference(image, known) <= screening.MAX_DIFFERENCE
 
 
-def _read_hashes(store: Path) -> dict[str, str]:
-    try:
-        return unseal(json.loads(store.read_text("utf-8")))
-    except (OSError, ValueError):
-        return {}
+def _find_chosen() -> Path | None:
+    chosen = os.environ.get(VARIABLE)
+    if not chosen:
+        return None
+    found = _check(Path(chosen).expanduser())
+    if found is None:
+        raise SourceError(
+            f"{VARIABLE}={chosen} holds no Stellarium textures: set it to the folder "
+            "share/stellarium of a Stellarium (or its nebulae/default), or unset it to "
+            "use an installed Stellarium, Debian's package or git"
+        )
+    return found
 
 
-def _write_hashes(store: Path, known: dict[str, str]) -> None:
-    try:
-        with write_atomic(store) as temporary:
-            temporary.write_text(json.dumps(seal(known), indent=0), "utf-8")
-    except CacheError as error:  # a pity, but the answer is there
-        _log.warning("the textures will be checked again next time: %s", error)
+def _find_installed() -> Path | None:
+    for place in list_places():
+        found = _check(place)
+        if found:
+            _log.info("using the installed Stellarium in %s", found)
+            return found
+    return None
 
 
-def _stamp(path: Path) -> str:
-    status = path.stat()
-    return f"{path} {status.st_size} {status.st_mtime_ns}"
+def _check(folder: Path) -> Path | None:
+    for textures in (folder / TEXTURES, folder):
+        if (textures / "textures.json").is_file() and any(textures.glob("*.png")):
+            return textures.resolve()
+    return None
 
 
-def _to_strict_json(text: str) -> str:
-    return _STRING_OR_LAST_COMMA.sub(r"\1", _ODDITIES.sub(_mend, text))
+def _cached_share() -> Path:
+    return config.cache_dir() / "stellarium" / "share"
 
 
-def _mend(match: re.Match) -> str:
-    if match["comment"]:
-        return " "
-    if match["number"]:
-        value = float(match["number"])
-        return repr(value) if math.isfinite(value) else "null"
-    return match[0]
-
-
-def _describe_tile(tile: dict) -> dict:
-    found = tile.get("imageCredits") or {}
-    credit = {key.lower(): value for key, value in found.items()}.get("short") or ""
-    ra, dec, size = _describe_corners(tile.get("worldCoords"))
-    return {
-        "file": tile["imageUrl"],
-        "credit": " ".join(credit.split()),
-        "ra_deg": ra,
-        "dec_deg": dec,
-        "size_arcmin": size,
-    }
-
-
-def _describe_corners(polygons: list | None) -> tuple[float, float, float]:
-    """Give centre RA, Dec in deg and the longer side in arcmin of a quadrangle."""
-    if not polygons:
-        return math.nan, math.nan, math.nan
-    ra, dec = np.radians(np.array(polygons[0], dtype=float)).T
-    # Averaged as unit vectors: right ascensions may be negative or jump at 360.
-    corners = np.stack(
-        [np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1
+def _fetch(root: Path) -> Path:
+    reasons = []
+    for name, way in {"Debian's package": _fetch_debian, "git": _fetch_git}.items():
+        try:
+            way(root)
+        except ProgramError as error:
+            _log.warning("%s gives no textures: %s", name, error)
+            reasons.append(str(error))
+            continue
+        found = _check(_cached_share())
+        if found:
+            return found
+        reasons.append("what came holds no textures")
+    raise SourceError(
+        "Stellarium's textures are needed, and no way leads to them:\n"
+        f"1. {VARIABLE} is not set, and no Stellarium is installed: install it, or "
+        "copy the folder share/stellarium of another machine and set "
+        f"{VARIABLE} to it;\n"
+        f"2. Debian's package {PACKAGE} by apt-get: {reasons[0]};\n"
+        f"3. git clone of {REPOSITORY_URL}: {reasons[1]}"
     )
-    x, y, z = corners.mean(axis=0)
-    chords = np.linalg.norm(corners - np.roll(corners, 1, axis=0), axis=1)
-    sides = np.degrees(2 * np.arcsin(np.minimum(1, chords / 2))) * 60
-    size = max(sides[::2].mean(), sides[1::2].mean())
-    centre_ra = round(math.degrees(math.atan2(y, x)) % 360, 5) % 360
-    centre_dec = math.degrees(math.atan2(z, math.hypot(x, y)))
-    return centre_ra, round(centre_dec, 5), round(float(size), 3)
+
+
+def _fetch_debian(root: Path) -> None:
+    missing = [name for name in ("apt-get", "dpkg-deb") if not shutil.which(name)]
+    if missing:
+        raise ProgramError(f"no {' and no '.join(missing)} on this machine")
+    if not _has_candidate():
+        _update_lists()
+    folder = root / "download"  # kept after a failure: apt resumes what it finds
+    folder.mkdir(exist_ok=True)
+    try:
+        _download(folder)
+    except ProgramError as error:
+        _log.info("%s; apt's lists may be too old", error)
+        _update_lists()
+        _download(folder)
+    packages = sorted(folder.glob("*.deb"), key=lambda path: path.stat().st_mtime)
+    if not packages:
+        raise ProgramError("apt-get download ended well but left no package")
+    with _empty_folder(root / "unpacked") as unpacked:
+        try:
+            _run(["dpkg-deb", "-x", str(packages[-1]), str(unpacked)])
+        except ProgramError:
+            packages[-1].unlink(missing_ok=True)  # damaged, perhaps: get it anew
+            raise
+        documents = unpacked / "usr/share/doc" / PACKAGE
+        _keep(unpacked / "usr/share/stellarium", documents)
+    shutil.rmtree(folder)
+
+
+def _download(folder: Path) -> None:
+    _log.info("getting Debian's package %s (246 MB)", PACKAGE)
+    # As root, apt would download as another user, who can't write into the cache.
+    sandbox = ["-o", "APT::Sandbox::User=root"] if _is_root() else []
+    _run(["apt-get", "download", "-q", *sandbox, PACKAGE], folder, PACKAGE_BYTES)
+
+
+def _is_root() -> bool:
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+def _has_candidate() -> bool:
+    if not shutil.which("apt-cache"):
+        return False
+    policy = _run(["apt-cache", "policy", PACKAGE])
+    found = re.search(r"Candidate:\s*(\S+)", policy)
+    return found is not None and found[1] != "(none)"
+
+
+def _update_lists() -> None:
+    if not _is_root():
+        raise ProgramError(
+            f"apt's lists don't have {PACKAGE} or are too old, and only root may "
+            "update them: run 'sudo apt-get update'"
+        )
+    _log.info("updating apt's package lists")
+    try:
+        _run(["apt-get", "update", "-q"])
+    except ProgramError as error:
+        # One dead address among many fails it all; the package may be there still.
+        _log.warning("%s", error)
+    if not _has_candidate():
+        raise ProgramError(f"apt's sources don't have {PACKAGE}")
+
+
+def _fetch_git(root: Path) -> None:
+    if not shutil.which("git"):
+        raise ProgramError("no git on this machine")
+    _log.info("cloning the textures from %s", REPOSITORY_URL)
+    with _empty_folder(root / "clone") as clone:
+        # A dead line ends by itself after a minute below 1 kB/s.
+        git = ["git", "-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60"]
+        sparse = ["--depth", "1", "--filter=blob:none", "--sparse", "--branch", TAG]
+        _run([*git, "clone", "-q", *sparse, REPOSITORY_URL, "."], clone)
+        # Files at the top, CREDITS.md among them, come with every sparse checkout.
+        wanted = [TEXTURES.as_posix(), LANDSCAPES]
+        _run([*git, "sparse-checkout", "set", *wanted], clone)
+        _keep(clone, clone)
+
+
+def _keep(share: Path, documents: Path) -> None:
+    """Move what is needed into the cache, in one step: it is whole or absent."""
+    if _check(share) is None:
+        raise ProgramError(f"what came holds no {TEXTURES.as_posix()}")
+    final = _cached_share()
+    with _empty_folder(final.with_name("new")) as new:
+        for part in (TEXTURES, Path(LANDSCAPES)):
+            if (share / part).is_dir():
+                (new / part).parent.mkdir(exist_ok=True)
+                os.replace(share / part, new / part)
+        for document in documents.glob("CREDITS*"):
+            os.replace(document, new / document.name)
+        if final.exists():  # a damaged one: a whole one would have been used
+            shutil.rmtree(final)
+        os.replace(new, final)
+
+
+@contextlib.contextmanager
+def _empty_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder, whatever an interrupted run left; remove it at the end."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(command: list[str], folder: Path | None = None, total: int = 0) -> str:
+    """Run a program, in a folder whose growth a bar shows; return what it wrote."""
+    environment = os.environ | {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
+    with tempfile.TemporaryFile("w+", errors="replace") as out:
+        try:
+            process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdin=subprocess.DEVNULL,
+                stdout=out, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        except OSError as error:
+            raise ProgramError(f"{command[0]}: {error.strerror}") from error
+        try:
+            if folder:
+                _show_growth(process, folder, total)
+            status = process.wait()
+        finally:
+            if process.poll() is None:  # interrupted
+                process.terminate()
+                process.wait()
+        out.seek(0)
+        said = out.read()
+    if status:
+        lines = said.strip().splitlines()
+        told = [line for line in lines if line.startswith(("E:", "fatal:", "error:"))]
+        reason = " ".join((told or lines or [f"exit status {status}"])[-2:]).strip()
+        raise ProgramError(f"{command[0]}: {reason}")
+    return said
+
+
+def _show_growth(process: subprocess.Popen, folder: Path, total: int) -> None:
+    with tqdm(
+        total=total or None, unit="B", unit_scale=True, desc="Stellarium", disable=None
+    ) as bar:
+        while process.poll() is None:
+            time.sleep(0.1)
+            if not bar.disable:
+                bar.update(max(0, _measure(folder) - bar.n))
+
+
+def _measure(folder: Path) -> int:
+    size = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # renamed or gone since it was listed
+            size += path.stat().st_size
+    return size

@@ -21,7 +21,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from nebula_utils.config import DEFAULT_BACKBONE, cache_dir
+from nebula_utils.config import DEFAULT_BACKBONE, PICTURE_SUFFIXES, cache_dir
 from nebula_utils.errors import ImageError, SourceError
 from nebula_utils.features.engines import load_extractor
 from nebula_utils.features.views import Preprocessing
@@ -33,9 +33,6 @@ log = logging.getLogger(__name__)
 IMAGES_A_PART = 64  # pictures in one file of the cache
 HASHED_AT_ONCE = 512  # files
 FORWARD_BATCH = 32  # views in one forward pass
-PICTURE_SUFFIXES = frozenset(
-    ".jpg .jpeg .png .webp .tif .tiff .gif .bmp .heic .heif .fits .fit .fts".split()
-)
 DECODERS = 2  # threads that decode while the network works
 
 # Makes the views of one picture, or says why it can't be used.

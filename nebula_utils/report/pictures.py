@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from nebula_utils.catalogue.table import resolve
 from nebula_utils.config import CLASS_NAMES
 from nebula_utils.counterfactuals import dust
-from nebula_utils.dataset.sources import load_source
+from nebula_utils.dataset.manifest import load_source
 from nebula_utils.errors import CatalogueError, ImageError
 from nebula_utils.features.views import Preprocessing, View
 from nebula_utils.images import reading

@@ -60,7 +60,7 @@ def command(
         A word, or two for a subcommand of an earlier one.
     summary : str
         For ``--help``: lower case, without a full stop.
-    *arguments : Argument
+    arguments : Argument
         From `argument`.
     examples : str
         Lines that stand under "examples:".
@@ -153,6 +153,7 @@ def do_run(args: argparse.Namespace) -> int:
   nebula fetch                        Stellarium's photographs (246 MB, once)
   nebula fetch photos my_pictures     check class folders of your own pictures:
                                       my_pictures/dark/barnard_150-10.jpg …
+  nebula fetch archives               free pictures of public observatories
   nebula fetch hips --help            cut-outs from sky surveys
 """,
 )
@@ -182,6 +183,18 @@ def do_fetch_photos(args: argparse.Namespace) -> int:
     for label, rows in manifest.groupby("label"):
         print(f"{label}: {len(rows)} images of {rows.nebula.nunique()} nebulae")
     return 0
+
+
+@command("fetch archives", "freely licensed pictures of public observatories")
+def do_fetch_archives(args: argparse.Namespace) -> int:
+    """Get the pictures that data/archives.csv lists; print where they are."""
+    from nebula_utils.dataset.archives import fetch_archives, find_folder
+
+    failures = fetch_archives()
+    for file, problem in failures.items():
+        logger.warning("%s: %s", file, problem)
+    print(find_folder())
+    return 1 if failures else 0
 
 
 def _add_hips_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,9 +6,8 @@ import pytest
 
 from nebula_utils.bias import dose
 from nebula_utils.bias.analysis import Answers
-from nebula_utils.dataset.everyday import BUNDLED, load_everyday
-from nebula_utils.dataset.manifest import make_dataset
-from nebula_utils.dataset.sources import check_manifest
+from nebula_utils.dataset.manifest import check_manifest, make_dataset
+from nebula_utils.dataset.photos import BUNDLED, load_everyday
 from nebula_utils.features.views import View
 from nebula_utils.training import study
 

@@ -6,7 +6,8 @@ from PIL import Image
 
 from nebula_utils.config import CLASS_NAMES
 from nebula_utils.dataset import photos
-from nebula_utils.errors import SourceError
+from nebula_utils.dataset.manifest import COLUMNS, check_manifest
+from nebula_utils.errors import CatalogueError, SourceError
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def test_class_folders_become_a_manifest(folder):
     place = folder("dark/barnard_150-10.jpg", "Emission Nebulae/ngc1499-3.PNG")
     (place / "dark" / "notes.txt").write_text("no picture")
     table = photos.load_photos(place)
-    assert list(table.columns) == list(photos.COLUMNS)
+    assert list(table.columns) == list(COLUMNS)
     assert table["image_id"].tolist() == [
         "photos/Emission Nebulae/ngc1499-3",
         "photos/dark/barnard_150-10",
@@ -103,15 +104,26 @@ def test_catalogue_names_win(monkeypatch, folder):
     class Nebula:
         name, ra_deg, dec_deg, size_arcmin = "Sh2-155", 344.2, 62.6, 50.0
 
-    def resolve(name):
+    def find(name):
         return Nebula if name.lower() in ("cave nebula", "sh2-155") else None
 
-    monkeypatch.setattr(photos, "_resolve", resolve)
+    monkeypatch.setattr(photos, "find", find)
     table = photos.load_photos(folder("emission/cave_nebula-3.png", "dark/x_y-1.png"))
     row = table[table["label"] == "emission"].iloc[0]
     assert row["nebula"] == "Sh2-155"
     assert (row["ra_deg"], row["dec_deg"], row["size_arcmin"]) == (344.2, 62.6, 50.0)
     assert np.isnan(table[table["label"] == "dark"].iloc[0]["ra_deg"])
+
+
+def test_damaged_catalogue_is_no_silence(monkeypatch, folder):
+    """Names and places that vanish would let nebulae leak: it fails instead."""
+
+    def fail(name):
+        raise CatalogueError("damaged")
+
+    monkeypatch.setattr(photos, "find", fail)
+    with pytest.raises(CatalogueError):
+        photos.load_photos(folder("dark/barnard_150-1.png"))
 
 
 def test_manifest_decides_what_is_listed(folder, caplog):
@@ -173,6 +185,23 @@ def test_missing_and_empty_folders_are_refused(folder, tmp_path):
         photos.load_photos(tmp_path)
 
 
+def test_places_and_kinds_of_a_manifest_are_kept(folder):
+    """A row's own place wins; the kind of other may stand in a note."""
+    place = folder("other/m31.png", "reflection/v838.png")
+    write_manifest(
+        place,
+        "file,nebula,ra_deg,dec_deg,note\n"
+        "other/m31.png,m31,0,41.3,kind=globular\n"
+        "reflection/v838.png,V838 Mon,106.02,-3.85,\n",
+    )
+    table = photos.load_photos(place)
+    check_manifest(table)
+    assert table["other_kind"].tolist() == ["cluster", ""]
+    assert table["ra_deg"].tolist() == [0.0, 106.02]
+    assert table["nebula"].tolist() == ["M 31", "V838 Mon"]
+    assert table["size_arcmin"].isna().all()
+
+
 def test_names_that_differ_in_the_suffix_only_stay_apart(folder):
     """a.png and a.gif keep their suffix in the id."""
     table = photos.load_photos(folder("dark/a.png", "dark/a.gif"))
@@ -188,3 +217,19 @@ def test_outside_folders_load(shared):
     assert len(newer) == 66
     assert newer["label"].nunique() == 6
     assert (newer["accept"] == "emission|reflection").sum() == 3
+    strangers = photos.load_photos(shared / "strangers", "strangers")
+    check_manifest(strangers)
+    assert len(strangers) == 402 and strangers["label"].nunique() == 7
+    kinds = strangers["other_kind"].value_counts().to_dict()
+    assert kinds == {"": 258, "galaxy": 94, "cluster": 44, "star_field": 6}
+    assert (strangers["credit"] != "").all()
+    unplaced = strangers[strangers["ra_deg"].isna() & (strangers["label"] != "other")]
+    assert unplaced["nebula"].nunique() < 10
+
+
+def test_everyday_photos_are_of_this_machine(monkeypatch):
+    """Bundled photos alone, where Stellarium has no landscapes."""
+    monkeypatch.setattr(photos, "fetch_landscapes", lambda: None)
+    table = photos.load_everyday()
+    check_manifest(table)
+    assert set(table["other_kind"]) == {"everyday"} and len(table) > 15

@@ -1,9 +1,8 @@
-"""The source stellarium: odd JSON, the labels and the check of the pixels."""
+"""The source stellarium: the labels and the check of the pixels."""
 
-import json
 import logging
-import math
 
+import imagehash
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,69 +10,9 @@ from PIL import Image
 
 from nebula_utils import config
 from nebula_utils.dataset import stellarium
-from nebula_utils.dataset.sources import check_manifest
+from nebula_utils.dataset.manifest import check_manifest
 from nebula_utils.errors import SourceError
 from nebula_utils.images.reading import compute_pixel_hash
-
-ODD = """{
- "shortName": "Nebulae", // "a comment
- "subTiles" : [ # another
-  { "imageCredits" : {"Short" : "A  B", "infoUrl": "https://x.org/a,]b"},
-    "imageUrl" : "m2.png",
-    "worldCoords" : [[[10.5,-.5], [9.5,-.5], [9.5,+0.5], [10.5,.5]]], },
-  /* two
-     lines */
-  { "imageUrl" : "none.png" },
-  { "imageUrl" : "m2.png", "worldCoords" : [[[1,1], [2,1], [2,2], [1,2.]]] },
- ]
-}"""
-
-
-def describe(tmp_path, corners):
-    """Read a list of one tile with these corners."""
-    path = tmp_path / "textures.json"
-    tile = {"imageUrl": "a.png", "worldCoords": [corners]}
-    path.write_text(json.dumps({"subTiles": [tile]}))
-    return stellarium.read_textures_json(path).iloc[0]
-
-
-def test_odd_json_is_read(tmp_path):
-    """Comments, bare decimal points and last commas don't stop the reader."""
-    (tmp_path / "textures.json").write_text(ODD)
-    table = stellarium.read_textures_json(tmp_path)
-    assert list(table["file"]) == ["m2.png", "none.png"]
-    assert list(table["credit"]) == ["A B", ""]
-    assert table.loc[0, "ra_deg"] == pytest.approx(10)
-    assert table.loc[0, "dec_deg"] == pytest.approx(0, abs=1e-4)
-    assert table.loc[0, "size_arcmin"] == pytest.approx(60, rel=1e-3)
-    assert math.isnan(table.loc[1, "ra_deg"])
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"subTiles": [{}]}', '{"subTiles": [1]}', "\udcff"]
-)
-def test_other_json_is_refused(tmp_path, text):
-    """Anything but a list of tiles is a SourceError that names the file."""
-    path = tmp_path / "textures.json"
-    path.write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(SourceError, match=r"textures\.json"):
-        stellarium.read_textures_json(path)
-
-
-@pytest.mark.parametrize("west", [-0.5, 359.5])
-def test_centre_across_ra_0(tmp_path, west):
-    """A texture across RA 0 has its centre there, not on the other side."""
-    corners = [[0.7, 19.9], [west, 19.9], [west, 20.1], [0.7, 20.1]]
-    found = describe(tmp_path, corners)
-    assert found["ra_deg"] == pytest.approx(0.1, abs=1e-3)
-    assert found["dec_deg"] == pytest.approx(20, abs=5e-3)
-    assert found["size_arcmin"] == pytest.approx(72 * np.cos(np.radians(20)), rel=1e-3)
-
-
-def test_size_is_the_mean_of_opposite_sides(tmp_path):
-    """A trapezium counts with the mean of its two long sides."""
-    found = describe(tmp_path, [[0, 0], [2, 0], [1.5, 0.5], [0.5, 0.5]])
-    assert found["size_arcmin"] == pytest.approx(90, rel=1e-3)
 
 
 @pytest.fixture
@@ -113,28 +52,39 @@ def test_other_pixels_and_missing_files_are_left_out(folder, caplog):
 
 
 def test_second_call_decodes_nothing(folder, monkeypatch):
-    """The hashes are kept; a file that changed is looked at again."""
+    """What was found is kept; a file that changed is looked at again."""
     first = stellarium.load_stellarium(folder)
     read = []
-    real = stellarium.read_image
+    real = stellarium.reading.read_image
     monkeypatch.setattr(
-        stellarium, "read_image", lambda path: read.append(path.name) or real(path)
+        stellarium.reading,
+        "read_image",
+        lambda path: read.append(path.name) or real(path),
     )
     pd.testing.assert_frame_equal(stellarium.load_stellarium(folder), first)
     assert read == []
     (folder / "known.png").write_bytes(b"damaged")
     with pytest.raises(SourceError, match="none of the textures"):
         stellarium.load_stellarium(folder)
-    assert read == ["known.png"]
+    assert "known.png" in read
 
 
-def test_damaged_list_of_hashes_is_made_anew(folder, tmp_cache):
-    """A cut-off checked.json costs time, nothing else."""
-    stellarium.load_stellarium(folder)
-    checked = tmp_cache / "stellarium/checked.json"
-    checked.write_text(checked.read_text()[:20])
-    assert len(stellarium.load_stellarium(folder)) == 1
-    assert json.loads(checked.read_text())
+def test_newer_textures_are_a_source_of_their_own(folder):
+    """They are known by their looks, and the default source has none of them."""
+    image = np.array(Image.open(folder / "unused.png").resize((200, 200)))
+    Image.fromarray(image).save(folder / "new.png")
+    small = Image.fromarray(image).resize((100, 100))
+    table = pd.read_csv(stellarium.TABLE, dtype=str, keep_default_na=False)
+    row = table.iloc[0].to_dict() | {"file": "new.png", "use": "newer"}
+    row["pixel_sha256"] = f"phash:{imagehash.phash(small, hash_size=16)}"
+    pd.DataFrame([*table.to_dict("records"), row]).to_csv(stellarium.TABLE, index=False)
+    found = stellarium.load_stellarium(folder, newer=True)
+    assert found["image_id"].tolist() == ["stellarium-newer/new"]
+    assert "new" not in " ".join(stellarium.load_stellarium(folder)["image_id"])
+    check_manifest(found)
+    Image.fromarray(image[::-1]).save(folder / "new.png")
+    with pytest.raises(SourceError, match=r"26\.3"):
+        stellarium.load_stellarium(folder, newer=True)
 
 
 def test_foreign_table_is_refused(tmp_path):
@@ -153,21 +103,22 @@ def table():
 
 def test_committed_table_is_sound(table):
     """Every texture stands once, with hash, credit, licence and a known class."""
-    used = table[table["use"] == "yes"]
-    assert len(table) == 555
-    assert set(table["use"]) == {"yes", "no"}
+    used = table[table["use"] != "no"]
+    assert table["use"].value_counts().to_dict() == {"yes": 528, "newer": 66, "no": 27}
     assert not table["file"].duplicated().any()
     assert not table["pixel_sha256"].duplicated().any()
-    assert table["pixel_sha256"].str.fullmatch("[0-9a-f]{64}").all()
+    newer = table["use"] == "newer"
+    assert table.loc[~newer, "pixel_sha256"].str.fullmatch("[0-9a-f]{64}").all()
+    assert table.loc[newer, "pixel_sha256"].str.fullmatch("phash:[0-9a-f]{64}").all()
     assert (used[["nebula", "credit", "licence", "label_source"]] != "").all(axis=None)
     assert used["label"].isin(config.CLASS_NAMES).all()
-    assert used[["ra_deg", "dec_deg", "size_arcmin"]].notna().all(axis=None)
+    assert used[["ra_deg", "dec_deg"]].notna().all(axis=None)
     assert (table.loc[table["use"] == "no", "reason"] != "").all()
 
 
 def test_accepted_classes_begin_with_the_label(table):
     """`accept` is the label first, then other classes."""
-    used = table[table["use"] == "yes"]
+    used = table[table["use"] != "no"]
     parts = used["accept"].str.split("|")
     assert (parts.str[0] == used["label"]).all()
     assert parts.explode().isin(config.CLASS_NAMES).all()

@@ -9,8 +9,7 @@ import threading
 
 import pytest
 
-from nebula_utils import programs
-from nebula_utils.dataset import textures
+from nebula_utils.dataset import stellarium
 from nebula_utils.errors import CacheError, SourceError
 
 APT_GET = """#!/bin/sh
@@ -42,7 +41,7 @@ def nothing(tmp_path, tmp_cache, monkeypatch):
     programs_folder.mkdir()
     monkeypatch.delenv("STELLARIUM_DATA", raising=False)
     monkeypatch.setenv("PATH", str(programs_folder))
-    monkeypatch.setattr(textures, "list_places", lambda: [])
+    monkeypatch.setattr(stellarium, "list_places", lambda: [])
     return programs_folder
 
 
@@ -58,13 +57,13 @@ def debian(nothing, tmp_path, monkeypatch):
     for name in ("calls", "lists", "broken"):
         monkeypatch.setenv(name.upper(), str(tmp_path / name))
     monkeypatch.setenv("PATH", f"{nothing}{os.pathsep}/usr/bin{os.pathsep}/bin")
-    monkeypatch.setattr(textures, "REPOSITORY_URL", str(tmp_path / "no-repository"))
+    monkeypatch.setattr(stellarium, "REPOSITORY_URL", str(tmp_path / "no-repository"))
     (tmp_path / "lists").touch()
     return tmp_path
 
 
 def make_share(folder):
-    """Make the least that counts as a Stellarium; give its textures."""
+    """Make the least that counts as a Stellarium; give its stellarium."""
     default = folder / "nebulae" / "default"
     default.mkdir(parents=True)
     (default / "textures.json").write_text("{}")
@@ -82,26 +81,26 @@ def test_chosen_folder_comes_first(inside, nothing, tmp_path, monkeypatch):
     """$STELLARIUM_DATA wins over an installed one, whichever folder it names."""
     chosen = make_share(tmp_path / "chosen")
     installed = make_share(tmp_path / "installed")
-    monkeypatch.setattr(textures, "list_places", lambda: [tmp_path / "installed"])
-    assert textures.fetch_textures() == installed
+    monkeypatch.setattr(stellarium, "list_places", lambda: [tmp_path / "installed"])
+    assert stellarium.fetch_textures() == installed
     monkeypatch.setenv("STELLARIUM_DATA", str(tmp_path / "chosen" / inside))
-    assert textures.fetch_textures() == chosen
-    assert textures.fetch_landscapes() is None
+    assert stellarium.fetch_textures() == chosen
+    assert stellarium.fetch_landscapes() is None
     (tmp_path / "chosen/landscapes").mkdir()
-    assert textures.fetch_landscapes() == tmp_path / "chosen/landscapes"
+    assert stellarium.fetch_landscapes() == tmp_path / "chosen/landscapes"
 
 
 def test_wrong_chosen_folder_is_an_error(nothing, tmp_path, monkeypatch):
     """A mistyped $STELLARIUM_DATA is said, not passed over for a download."""
     monkeypatch.setenv("STELLARIUM_DATA", str(tmp_path / "typo"))
     with pytest.raises(SourceError, match=r"STELLARIUM_DATA=.*typo holds no"):
-        textures.fetch_textures()
+        stellarium.fetch_textures()
 
 
 def test_installed_places_cover_the_systems(monkeypatch):
     """Linux, Flatpak, macOS and Windows are all looked at."""
     monkeypatch.setenv("ProgramFiles", "/C/Programs")
-    places = " ".join(path.as_posix() for path in textures.list_places())
+    places = " ".join(path.as_posix() for path in stellarium.list_places())
     for part in ("/usr/share/stellarium", "flatpak", "Stellarium.app", "/C/Programs"):
         assert part in places
 
@@ -109,7 +108,7 @@ def test_installed_places_cover_the_systems(monkeypatch):
 def test_error_names_three_ways(nothing):
     """Without any way the message names all three, with the reason of each."""
     with pytest.raises(SourceError) as caught:
-        textures.fetch_textures()
+        stellarium.fetch_textures()
     message = str(caught.value)
     assert "STELLARIUM_DATA is not set" in message
     assert "no apt-get and no dpkg-deb on this machine" in message
@@ -118,7 +117,7 @@ def test_error_names_three_ways(nothing):
 
 def test_package_is_fetched_once(debian, tmp_cache):
     """What is needed of the package stays in the cache, the rest goes."""
-    found = textures.fetch_textures()
+    found = stellarium.fetch_textures()
     assert found == tmp_cache / "stellarium/share/nebulae/default"
     assert sorted(path.name for path in (tmp_cache / "stellarium").iterdir()) == [
         ".lock",
@@ -126,7 +125,7 @@ def test_package_is_fetched_once(debian, tmp_cache):
     ]
     kept = sorted(path.name for path in (tmp_cache / "stellarium/share").iterdir())
     assert kept == ["CREDITS.md.gz", "landscapes", "nebulae"]
-    assert textures.fetch_textures() == found
+    assert stellarium.fetch_textures() == found
     assert calls(debian) == [["apt-get", "download"], ["dpkg-deb", "-x"]]
 
 
@@ -134,13 +133,13 @@ def test_interrupted_unpacking_is_redone(debian, tmp_cache):
     """A failed unpacking leaves nothing that looks finished; the next run mends it."""
     (debian / "broken").touch()
     with pytest.raises(SourceError, match="disk gone"):
-        textures.fetch_textures()
+        stellarium.fetch_textures()
     assert not (tmp_cache / "stellarium/share").exists()
     # What a killed process leaves: half a folder under the temporary names.
     for name in ("unpacked", "new"):
         make_share(tmp_cache / "stellarium" / name)
     (debian / "broken").unlink()
-    found = textures.fetch_textures()
+    found = stellarium.fetch_textures()
     assert sorted(path.name for path in found.iterdir()) == ["m1.png", "textures.json"]
 
 
@@ -148,18 +147,18 @@ def test_missing_lists_are_updated_if_allowed(debian, monkeypatch):
     """Where apt knows no package, root updates the lists first."""
     (debian / "lists").unlink()
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    textures.fetch_textures()
+    stellarium.fetch_textures()
     assert calls(debian)[:2] == [["apt-get", "update"], ["apt-get", "download"]]
 
 
-def test_missing_lists_are_told_to_others(debian, nothing, monkeypatch):
-    """Who may not update the lists is told the command."""
+def test_sudo_is_told_and_never_run(debian, nothing, monkeypatch):
+    """Who may not update the lists is told the command, even if sudo would work."""
     (debian / "lists").unlink()
-    (nothing / "sudo").write_text("#!/bin/sh\nexit 1\n")
+    (nothing / "sudo").write_text('#!/bin/sh\necho "sudo $*" >> "$CALLS"\n')
     (nothing / "sudo").chmod(0o755)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(SourceError, match="run 'sudo apt-get update'"):
-        textures.fetch_textures()
+        stellarium.fetch_textures()
     assert not (debian / "calls").exists()
 
 
@@ -168,7 +167,7 @@ def test_two_at_once_fetch_once(debian, monkeypatch):
     monkeypatch.setenv("SLEEP", "1")
     found = []
     threads = [
-        threading.Thread(target=lambda: found.append(textures.fetch_textures()))
+        threading.Thread(target=lambda: found.append(stellarium.fetch_textures()))
         for _ in range(2)
     ]
     for thread in threads:
@@ -200,12 +199,12 @@ def test_git_is_the_last_way(nothing, tmp_path, tmp_cache, monkeypatch, caplog):
         run_git(*words, cwd=work)
     run_git("clone", "-q", "--bare", str(work), "bare.git", cwd=tmp_path)
     run_git("config", "uploadpack.allowFilter", "true", cwd=tmp_path / "bare.git")
-    monkeypatch.setattr(textures, "REPOSITORY_URL", (tmp_path / "bare.git").as_uri())
-    monkeypatch.setattr(textures, "TAG", "v1")
+    monkeypatch.setattr(stellarium, "REPOSITORY_URL", (tmp_path / "bare.git").as_uri())
+    monkeypatch.setattr(stellarium, "TAG", "v1")
     only_git = {"git": git}.get
-    monkeypatch.setattr(textures.shutil, "which", only_git)
+    monkeypatch.setattr(stellarium.shutil, "which", only_git)
     with caplog.at_level(logging.WARNING):
-        found = textures.fetch_textures()
+        found = stellarium.fetch_textures()
     assert found == tmp_cache / "stellarium/share/nebulae/default"
     assert "no apt-get" in caplog.text
     kept = sorted(path.name for path in (tmp_cache / "stellarium/share").iterdir())
@@ -217,7 +216,7 @@ def test_unwritable_cache_is_said(nothing, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("NEBULA_CACHE", str(tmp_path / "file"))
     with pytest.raises(CacheError, match="NEBULA_CACHE"):
-        textures.fetch_textures()
+        stellarium.fetch_textures()
 
 
 def test_program_is_ended_with_its_caller(tmp_path, monkeypatch):
@@ -232,9 +231,9 @@ def test_program_is_ended_with_its_caller(tmp_path, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(programs.subprocess, "Popen", start)
-    monkeypatch.setattr(programs, "_show_growth", interrupt)
+    monkeypatch.setattr(stellarium.subprocess, "Popen", start)
+    monkeypatch.setattr(stellarium, "_show_growth", interrupt)
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     with pytest.raises(KeyboardInterrupt):
-        programs.run_program(command, watch=tmp_path)
+        stellarium._run(command, tmp_path)
     assert started[0].poll() is not None

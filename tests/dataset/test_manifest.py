@@ -1,10 +1,11 @@
-"""Tests of joining sources and of the check that every manifest passes."""
+"""Sources are joined, checked, screened, and cut into a study."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from nebula_utils.dataset import sources
+from nebula_utils.dataset import manifest as sources
+from nebula_utils.dataset.screening import Screened
 from nebula_utils.errors import SourceError
 
 
@@ -97,3 +98,22 @@ def test_empty_manifest_is_an_error():
     """A source without a picture is no source."""
     with pytest.raises(SourceError, match="empty"):
         sources.check_manifest(make_manifest().head(0))
+
+
+def test_held_out_nebulae_go_with_their_group(manifest):
+    """A picture under another name of a held-out nebula trains nothing either."""
+    rows = manifest.assign(group=manifest["nebula"], palette="mixed")
+    alias = rows["nebula"] == "Sim dark 1"
+    rows.loc[alias, "group"] = "Sim dark 0"
+    made = sources.make_dataset(rows, min_nebulae=3, held_out=("Sim dark 0",))
+    assert set(made.held_out["nebula"]) == {"Sim dark 0", "Sim dark 1"}
+    assert not set(made.manifest["nebula"]) & set(made.held_out["nebula"])
+
+
+def test_textures_that_are_held_back_are_listed(manifest):
+    """The list of what is not used has the rows that Stellarium's table excludes."""
+    empty = pd.DataFrame(columns=["image_id", "reason", "detail"])
+    ours = manifest.assign(source="stellarium")
+    listed = sources.list_left_out(Screened(ours, ours, empty, empty))
+    assert len(listed) == 27 and (listed["reason"] == "label").all()
+    assert sources.list_left_out(Screened(manifest, manifest, empty, empty)).empty

@@ -1,0 +1,228 @@
+"""Ask public picture services for many files: few at once, patiently, and resumably."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.pool import ThreadPool
+from typing import Any, TypeVar
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from tqdm import tqdm
+
+from nebula_utils import __version__
+from nebula_utils.errors import NebulaError, SourceError
+
+USER_AGENT = f"nebula-utils/{__version__} (education; requests/{requests.__version__})"
+TRIES = 5
+BACKOFF = 1.0  # s before the second attempt; doubles from there, with jitter
+TIMEOUT = (10.0, 60.0)  # s to connect, and between two pieces of an answer
+WHOLE_ANSWER = 180.0  # s
+LONGEST_WAIT = 600.0  # s that a service may ask to wait (Retry-After)
+MAX_BYTES = 20_000_000
+GIVE_UP_AFTER = 20  # files that fail one after the other
+_PASSING = (408, 425, 429, 500, 502, 503, 504)
+
+_log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+
+
+class FetchError(NebulaError):
+    """One file can't be had; others may."""
+
+
+class _Retry(urllib3.Retry):
+    """Retry as urllib3 does, but don't sleep for an hour because a service says so."""
+
+    def get_retry_after(self, response: Any) -> float | None:
+        wait = super().get_retry_after(response)
+        if wait is not None and wait > LONGEST_WAIT:
+            raise SourceError(
+                f"the service asks to come back in {wait / 60:.0f} minutes: run the "
+                "same command again then; what was fetched is kept"
+            )
+        return wait
+
+
+def open_session() -> requests.Session:
+    """Return a session that repeats what fails in passing, and waits as it is told."""
+    retry = _Retry(
+        total=TRIES - 1, connect=1, backoff_factor=BACKOFF, backoff_max=60,
+        backoff_jitter=BACKOFF / 2, status_forcelist=_PASSING,
+    )  # fmt: skip
+    session = requests.Session()
+    session.headers["User-Agent"] = USER_AGENT
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=retry))
+    return session
+
+
+def fetch_picture(
+    session: requests.Session,
+    url: str,
+    check: Callable[[bytes], str],
+    params: dict[str, str] | None = None,
+) -> bytes:
+    """Fetch one picture, again where what comes is cut off or no picture.
+
+    Parameters
+    ----------
+    session : Session
+        From `open_session`; may be shared by threads.
+    url : str
+        Address.
+    check : callable
+        From the bytes to what is wrong with them, "" if nothing is.
+    params : dict of str, optional
+        The query.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    FetchError
+        If the service refuses, or still fails after every attempt.
+    SourceError
+        If it can't be reached or asks to come back much later.
+    """
+    problem = ""
+    for attempt in range(TRIES):
+        if attempt:
+            time.sleep(BACKOFF * 2 ** (attempt - 1))
+        try:
+            with session.get(url, params=params, timeout=TIMEOUT, stream=True) as found:
+                problem = _find_problem(found)
+                body = b"" if problem else _read_body(found)
+            problem = problem or check(body)
+            if not problem:
+                return body
+        except requests.exceptions.RetryError as error:
+            raise FetchError(f"{_find_cause(error)} ({TRIES} attempts)") from error
+        except requests.exceptions.ReadTimeout:
+            problem = "no answer in time"
+        except requests.exceptions.ConnectionError as error:
+            if not _is_unreachable(error):
+                problem = _find_cause(error)
+                continue
+            raise SourceError(
+                f"can't reach {url} ({_find_cause(error)}): check the network and the "
+                "proxy (HTTPS_PROXY), then run the same command again: what was "
+                "fetched is kept. Without a network use the source stellarium"
+            ) from error
+        except (ValueError, requests.RequestException) as error:
+            if isinstance(error, ValueError):  # requests' invalid addresses are both
+                raise SourceError(f"{url}: no usable address ({error})") from error
+            problem = f"the answer was cut off: {error}"
+        except urllib3.exceptions.HTTPError as error:
+            problem = f"the answer was cut off: {error}"
+    raise FetchError(f"{problem} ({TRIES} attempts)")
+
+
+def fetch_all(
+    items: Sequence[Item],
+    fetch_one: Callable[[Item], None],
+    connections: int,
+    name: str,
+) -> dict[Item, str]:
+    """Fetch many files with a few threads and a progress bar on terminals.
+
+    Parameters
+    ----------
+    items : sequence
+        What to fetch.
+    fetch_one : callable
+        Fetches one item; its `FetchError` is counted, any other error ends all.
+    connections : int
+        Requests under way at once.
+    name : str
+        For the bar.
+
+    Returns
+    -------
+    dict
+        Why each item failed that did.
+
+    Raises
+    ------
+    SourceError
+        If so many fail one after the other that going on is of no use.
+    """
+
+    def work(item: Item) -> tuple[Item, str]:
+        try:
+            fetch_one(item)
+        except FetchError as error:
+            return item, str(error)
+        return item, ""
+
+    failures: dict[Item, str] = {}
+    in_a_row = 0
+    pool = ThreadPool(connections)  # daemon threads: nobody waits for them in the end
+    try:
+        results = pool.imap_unordered(work, items)
+        bar = tqdm(results, name, len(items), unit="file", disable=None)
+        for item, problem in bar:
+            in_a_row = in_a_row + 1 if problem else 0
+            if problem:
+                failures[item] = problem
+            if in_a_row >= GIVE_UP_AFTER:
+                raise SourceError(
+                    f"{in_a_row} files failed one after the other, the last because: "
+                    f"{problem}. Run the same command again later: what was fetched "
+                    "is kept"
+                )
+    finally:
+        pool.terminate()
+    return failures
+
+
+def _find_problem(response: requests.Response) -> str:
+    kind = response.headers.get("Content-Type", "").split(";")[0].strip().lower()
+    if response.status_code != 200:
+        raise FetchError(f"HTTP {response.status_code}{_read_reason(response, kind)}")
+    if kind.startswith("image/"):
+        return ""
+    return f"answered with {kind or 'nothing'} instead of a picture"
+
+
+def _read_reason(response: requests.Response, kind: str) -> str:
+    # hips2fits says it in its own words: {"title": …, "description": …}.
+    if kind != "application/json":
+        return ""
+    try:
+        said = json.loads(response.raw.read(10_000, decode_content=True))
+        parts = [str(said[key]) for key in ("title", "description") if said.get(key)]
+    except (ValueError, AttributeError, urllib3.exceptions.HTTPError):
+        return ""
+    return f" ({': '.join(parts)[:300]})"
+
+
+def _read_body(response: requests.Response) -> bytes:
+    # read1 returns what has come, so that a trickle can't outlast the deadline.
+    deadline = time.monotonic() + WHOLE_ANSWER
+    body = bytearray()
+    while chunk := response.raw.read1(1 << 16, decode_content=True):
+        body += chunk
+        if len(body) > MAX_BYTES:
+            raise FetchError(f"the answer is larger than {MAX_BYTES:,} bytes")
+        if time.monotonic() > deadline:
+            raise requests.exceptions.ReadTimeout
+    return bytes(body)
+
+
+def _is_unreachable(error: requests.exceptions.ConnectionError) -> bool:
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    kinds = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ProxyError)
+    timeout = isinstance(error, requests.exceptions.ConnectTimeout)
+    return timeout or isinstance(reason, kinds)
+
+
+def _find_cause(error: BaseException) -> str:
+    # The innermost error says most: "Name or service not known".
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    return str(getattr(error, "strerror", None) or error)
