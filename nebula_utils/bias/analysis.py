@@ -16,6 +16,7 @@ from nebula_utils.config import MIN_NEBULAE, OTHER, RANDOM_STATE, cache_dir
 from nebula_utils.counterfactuals.colour import REPORTED
 from nebula_utils.dataset import splits
 from nebula_utils.dataset.manifest import Dataset, load_dataset, make_dataset
+from nebula_utils.dataset.screening import find_unseen
 from nebula_utils.features.backbone import Backbone
 from nebula_utils.files import DAMAGED, compute_sha256, write_atomic
 from nebula_utils.training import discriminant, fitting, heads, robust, scores, study
@@ -279,10 +280,7 @@ def score_external(
     asked = tuple(name for name in names if classes is None or name in classes)
     photos = load_dataset("photos", photos_dir, asked, 1, use_flags=use_flags)
     photos = Dataset(photos.manifest, asked, photos.left_out, photos.held_out)
-    known = answers.dataset.manifest
-    groups = splits.make_groups(pd.concat([known, photos.manifest], ignore_index=True))
-    seen = np.isin(groups[: len(known)], groups[len(known) :])
-    rows = np.flatnonzero(~seen)
+    rows = find_unseen(answers.dataset.manifest, photos.manifest)
     head = study.fit_strategy(
         answers.dataset, answers.embeddings, answers.strategy, rows
     ).head

@@ -98,10 +98,7 @@ def screen(manifest: pd.DataFrame) -> Screened:
     -------
     Screened
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        pictures = list(pool.map(_hash_picture, manifest["path"]))
-    facts = manifest.drop(columns="path")
-    parts = (facts, pictures, DATA / "catalogue.csv", sys.modules[__name__])
+    parts = _list_parts(manifest)
     found = load_or_compute("screened", parts, lambda: _screen(manifest))
     tables = {
         name: pd.DataFrame({column: found[f"{name}/{column}"] for column in columns})
@@ -132,13 +129,17 @@ def find_unseen(known: pd.DataFrame, outside: pd.DataFrame) -> np.ndarray:
         If, against expectation, one of them does.
     """
     both = pd.concat([known, outside], ignore_index=True)
-    duplicates = find_duplicates(both)
-    groups = make_groups(both, duplicates)
     test = np.arange(len(known), len(both))
-    rows = np.flatnonzero(~np.isin(groups[: len(known)], groups[test]))
-    check_leakage(groups, rows, test, both["nebula"])
-    check_duplicates(duplicates, both["image_id"], rows, test)
-    return rows
+
+    def compute() -> dict[str, np.ndarray]:
+        duplicates = find_duplicates(both)
+        groups = make_groups(both, duplicates)
+        rows = np.flatnonzero(~np.isin(groups[: len(known)], groups[test]))
+        check_leakage(groups, rows, test, both["nebula"])
+        check_duplicates(duplicates, both["image_id"], rows, test)
+        return {"rows": rows}
+
+    return load_or_compute("unseen", (len(known), *_list_parts(both)), compute)["rows"]
 
 
 def measure_difference(image: np.ndarray, known: str) -> int:
@@ -337,6 +338,14 @@ def _drop(manifest: pd.DataFrame, left_out: pd.DataFrame) -> pd.DataFrame:
 
 def _find_palette(path: str) -> str:
     return str(compute_palette(to_float(read_image(Path(path), GREY_SIDE))))
+
+
+def _list_parts(manifest: pd.DataFrame) -> tuple:
+    # Everything that a verdict depends on.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        pictures = list(pool.map(_hash_picture, manifest["path"]))
+    facts = manifest.drop(columns=["path", "palette", "group"], errors="ignore")
+    return facts, pictures, DATA / "catalogue.csv", sys.modules[__name__]
 
 
 def _hash_picture(path: str) -> str:
