@@ -8,6 +8,7 @@ import logging
 import os
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from nebula_utils.config import DATA, cache_dir
@@ -53,10 +54,8 @@ def fetch_archives() -> dict[str, str]:
         session = open_session()
 
         def fetch_one(file: str) -> None:
-            address, expected = rows[file]["address"], rows[file]["phash"]
-            body = fetch_picture(session, address, lambda body: _check(body, expected))
-            with write_atomic(folder / file) as temporary:
-                temporary.write_bytes(body)
+            body, image = fetch_picture(session, rows[file]["address"])
+            _keep(rows[file], body, image)
 
         return fetch_all(distant, fetch_one, CONNECTIONS, "archives")
 
@@ -110,25 +109,18 @@ def _copy_from_mirror(row: dict[str, str]) -> bool:
     path = Path(mirror).expanduser() / "archives" / row["file"] if mirror else None
     if path is None or not path.is_file():
         return False
-    body = path.read_bytes()
     try:
-        problem = _check(body, row["phash"])
-    except FetchError as error:
-        problem = str(error)
-    if problem:
-        _log.warning("%s is not used: %s", path, problem)
+        _keep(row, path.read_bytes(), read_image(path))
+    except (FetchError, ImageError) as error:
+        _log.warning("%s is not used: %s", path, error)
         return False
-    with write_atomic(find_folder() / row["file"]) as temporary:
-        temporary.write_bytes(body)
     return True
 
 
-def _check(body: bytes, expected: str) -> str:
-    """Say what is wrong with a picture, "" if it looks as the table says."""
-    try:
-        difference = measure_difference(read_image(body), expected)
-    except ImageError as error:
-        return f"the picture is damaged: {error}"
+def _keep(row: dict[str, str], body: bytes, image: np.ndarray) -> None:
+    """Keep a picture if it looks as the table says."""
+    difference = measure_difference(image, row["phash"])
     if difference > MAX_DIFFERENCE:
         raise FetchError(f"it is another picture ({difference} of 256 bits differ)")
-    return ""
+    with write_atomic(find_folder() / row["file"]) as temporary:
+        temporary.write_bytes(body)

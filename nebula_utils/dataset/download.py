@@ -1,19 +1,19 @@
 """Ask public picture services for many files: few at once, patiently, and resumably."""
 
-import json
-import logging
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.pool import ThreadPool
 from typing import Any, TypeVar
 
+import numpy as np
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 
 from nebula_utils import __version__
-from nebula_utils.errors import NebulaError, SourceError
+from nebula_utils.errors import ImageError, NebulaError, SourceError
+from nebula_utils.images.reading import read_image
 
 USER_AGENT = f"nebula-utils/{__version__} (education; requests/{requests.__version__})"
 TRIES = 5
@@ -25,7 +25,6 @@ MAX_BYTES = 20_000_000
 GIVE_UP_AFTER = 20  # files that fail one after the other
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 
-_log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 
@@ -60,27 +59,16 @@ def open_session() -> requests.Session:
 
 
 def fetch_picture(
-    session: requests.Session,
-    url: str,
-    check: Callable[[bytes], str],
-    params: dict[str, str] | None = None,
-) -> bytes:
-    """Fetch one picture, again where what comes is cut off or no picture.
-
-    Parameters
-    ----------
-    session : Session
-        From `open_session`; may be shared by threads.
-    url : str
-        Address.
-    check : callable
-        From the bytes to what is wrong with them, "" if nothing is.
-    params : dict of str, optional
-        The query.
+    session: requests.Session, url: str, params: dict[str, str] | None = None
+) -> tuple[bytes, np.ndarray]:
+    """Fetch and decode one picture, again where what comes is cut off or no picture.
 
     Returns
     -------
-    bytes
+    body : bytes
+        As the service sent it.
+    image : ndarray of uint8, shape (h, w, 3)
+        The same, decoded.
 
     Raises
     ------
@@ -89,35 +77,30 @@ def fetch_picture(
     SourceError
         If it can't be reached or asks to come back much later.
     """
-    problem = ""
+    problem: object = ""
     for attempt in range(TRIES):
-        if attempt:
-            time.sleep(BACKOFF * 2 ** (attempt - 1))
+        time.sleep(BACKOFF * 2 ** (attempt - 1) if attempt else 0)
         try:
             with session.get(url, params=params, timeout=TIMEOUT, stream=True) as found:
-                problem = _find_problem(found)
-                body = b"" if problem else _read_body(found)
-            problem = problem or check(body)
-            if not problem:
-                return body
+                body = _read_body(found)
+            return body, read_image(body, refuse_blank=False)
         except requests.exceptions.RetryError as error:
             raise FetchError(f"{_find_cause(error)} ({TRIES} attempts)") from error
         except requests.exceptions.ReadTimeout:
             problem = "no answer in time"
         except requests.exceptions.ConnectionError as error:
-            if not _is_unreachable(error):
-                problem = _find_cause(error)
-                continue
-            raise SourceError(
-                f"can't reach {url} ({_find_cause(error)}): check the network and the "
-                "proxy (HTTPS_PROXY), then run the same command again: what was "
-                "fetched is kept. Without a network use the source stellarium"
-            ) from error
-        except (ValueError, requests.RequestException) as error:
-            if isinstance(error, ValueError):  # requests' invalid addresses are both
-                raise SourceError(f"{url}: no usable address ({error})") from error
-            problem = f"the answer was cut off: {error}"
-        except urllib3.exceptions.HTTPError as error:
+            problem = _find_cause(error)
+            if _is_unreachable(error):
+                raise SourceError(
+                    f"can't reach {url} ({problem}): check the network and the proxy "
+                    "(HTTPS_PROXY), then run the same command again: what was fetched "
+                    "is kept. Without a network use the source stellarium"
+                ) from error
+        except ImageError as error:
+            problem = error
+        except ValueError as error:  # what requests makes of a mistyped address
+            raise SourceError(f"{url}: no usable address ({error})") from error
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             problem = f"the answer was cut off: {error}"
     raise FetchError(f"{problem} ({TRIES} attempts)")
 
@@ -180,28 +163,13 @@ def fetch_all(
     return failures
 
 
-def _find_problem(response: requests.Response) -> str:
-    kind = response.headers.get("Content-Type", "").split(";")[0].strip().lower()
-    if response.status_code != 200:
-        raise FetchError(f"HTTP {response.status_code}{_read_reason(response, kind)}")
-    if kind.startswith("image/"):
-        return ""
-    return f"answered with {kind or 'nothing'} instead of a picture"
-
-
-def _read_reason(response: requests.Response, kind: str) -> str:
-    # hips2fits says it in its own words: {"title": …, "description": …}.
-    if kind != "application/json":
-        return ""
-    try:
-        said = json.loads(response.raw.read(10_000, decode_content=True))
-        parts = [str(said[key]) for key in ("title", "description") if said.get(key)]
-    except (ValueError, AttributeError, urllib3.exceptions.HTTPError):
-        return ""
-    return f" ({': '.join(parts)[:300]})"
-
-
 def _read_body(response: requests.Response) -> bytes:
+    if response.status_code != 200:
+        said = response.raw.read(300, decode_content=True).decode(errors="replace")
+        raise FetchError(f"HTTP {response.status_code} ({said or response.reason})")
+    kind = response.headers.get("Content-Type", "nothing").split(";")[0]
+    if not kind.startswith("image/"):
+        raise ImageError(f"answered with {kind} instead of a picture")
     # read1 returns what has come, so that a trickle can't outlast the deadline.
     deadline = time.monotonic() + WHOLE_ANSWER
     body = bytearray()

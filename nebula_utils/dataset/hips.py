@@ -6,10 +6,10 @@ the latitudes and in the sizes of the nebulae.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import logging
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,18 +21,15 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 import requests
+from astropy.coordinates import SkyCoord
 
+from nebula_utils.catalogue.table import read_catalogue, resolve
 from nebula_utils.config import NEBULA_TYPES, OTHER, RANDOM_STATE, cache_dir
-from nebula_utils.dataset.download import (
-    FetchError,
-    fetch_all,
-    fetch_picture,
-    open_session,
-)
+from nebula_utils.dataset import download
 from nebula_utils.dataset.photos import make_manifest
-from nebula_utils.errors import ImageError, SourceError
+from nebula_utils.dataset.screening import find_emptiness
+from nebula_utils.errors import SourceError
 from nebula_utils.files import compute_sha256, hold_lock, seal, unseal, write_atomic
-from nebula_utils.images.reading import read_image
 
 SERVER = "https://alasky.cds.unistra.fr/hips-image-services/hips2fits"
 MIRROR = "https://alaskybis.cds.unistra.fr/hips-image-services/hips2fits"
@@ -43,8 +40,7 @@ OTHER_SHARE = 6  # one star field, and one galaxy or cluster, for so many nebula
 MIN_OTHER_ARCMIN = 2.0  # smaller galaxies and clusters look like stars
 CLEARANCE = 0.75  # of a star field's side, kept between its centre and any nebula
 MAX_TRIES = 2000  # places that are tried for one star field
-MIN_CONTRAST = 6  # grey levels between the 0.5 and 99.5 percentiles
-MAX_EMPTY = 0.5  # share of 8 × 8 px blocks that are flat black or flat white
+MIN_SIDE, MAX_SIDE = 64, 2048  # px of a cutout
 BYTES_PER_PIXEL = 0.3  # of a JPEG; a guess for the dry run
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 _DIGITS = 8  # of the digests in file names
@@ -83,26 +79,19 @@ _PS1 = (
     f"Pan-STARRS1 Surveys, arXiv:1612.05560; STScI/MAST; {_CDS}",
     "public data of PS1/MAST; acknowledgement requested",
 )
-SURVEYS = {
-    survey.slug: survey
-    for survey in (
-        *(
-            Survey(f"DSS2-{b}", f"CDS/P/DSS2/{b}", *_DSS)
-            for b in ("color", "red", "blue")
-        ),
-        *(
-            Survey(f"PanSTARRS-{b}", f"CDS/P/PanSTARRS/DR1/{b}", *_PS1, -30.0, "asinh")
-            for b in ("color-i-r-g", "g", "r", "i")
-        ),
-        Survey("DSS2-NIR", "CDS/P/DSS2/NIR", *_DSS),
-    )
-}
-DEFAULT_SURVEYS = tuple(slug for slug in SURVEYS if slug != "DSS2-NIR")
+_BANDS = [
+    *(Survey(f"DSS2-{b}", f"CDS/P/DSS2/{b}", *_DSS) for b in ("color", "red", "blue")),
+    *(
+        Survey(f"PanSTARRS-{b}", f"CDS/P/PanSTARRS/DR1/{b}", *_PS1, -30.0, "asinh")
+        for b in ("color-i-r-g", "g", "r", "i")
+    ),
+]
+SURVEYS = {survey.slug: survey for survey in _BANDS}
 
 
 def make_plan(
     catalogue: pd.DataFrame,
-    surveys: Iterable[str] = DEFAULT_SURVEYS,
+    surveys: Iterable[str] = tuple(SURVEYS),
     size_px: int = 512,
     **selection: Any,
 ) -> pd.DataFrame:
@@ -114,7 +103,7 @@ def make_plan(
         As from `read_catalogue`.
     surveys : iterable of str
         Keys of `SURVEYS`.
-    size_px : int, default=512
+    size_px : int
         Side of the square pictures.
     **selection
         Conditions of `select_nebulae`.
@@ -132,6 +121,8 @@ def make_plan(
     SourceError
         If the selection is empty or names something unknown.
     """
+    if not MIN_SIDE <= size_px <= MAX_SIDE:
+        raise SourceError(f"{size_px} px a side: give {MIN_SIDE} to {MAX_SIDE}")
     surveys = list(dict.fromkeys(surveys))
     unknown = sorted(set(surveys) - set(SURVEYS))
     if unknown:
@@ -143,7 +134,8 @@ def make_plan(
     tables = [nebulae[list(_TARGET)], fields, objects]
     targets = pd.concat(tables, ignore_index=True).fillna({"other_kind": ""})
     targets = targets.rename(columns={"name": "nebula", "type": "class"})
-    targets["fov_arcmin"] = _compute_fov(targets["size_arcmin"])
+    fov = FOV_FACTOR * targets["size_arcmin"].fillna(UNKNOWN_SIZE_ARCMIN)
+    targets["fov_arcmin"] = fov.clip(MIN_FOV_ARCMIN, MAX_FOV_ARCMIN)
     plan = targets.merge(pd.DataFrame({"survey": surveys}), "cross")
     plan["size_px"] = size_px
     for fact in ("credit", "licence", "dec_min"):
@@ -178,22 +170,19 @@ def select_nebulae(
         if unknown:
             hint = f"types are {', '.join(NEBULA_TYPES)}; names: see nebula resolve"
             raise SourceError(f"unknown {', '.join(unknown)}: {hint}")
-    size = catalogue["size_arcmin"]
+    size, wanted = catalogue["size_arcmin"], [c.lower() for c in constellation or ()]
     keep = catalogue["type"].isin(types or NEBULA_TYPES)
     if names:
         keep &= catalogue["name"].isin(names)
-    if constellation:
-        wanted = [short.lower() for short in constellation]
+    if wanted:
         keep &= catalogue["constellation"].str.lower().isin(wanted)
-    if min_size is not None:
-        keep &= size >= min_size
-    if max_size is not None:
-        keep &= size <= max_size
+    if min_size is not None or max_size is not None:
+        keep &= size.between(min_size or 0, max_size or np.inf)
     chosen = catalogue[keep]
     if limit is not None:
         ranked = chosen.sort_values("size_arcmin", ascending=False, kind="stable")
         turn = ranked.groupby("type").cumcount().sort_values(kind="stable")
-        chosen = chosen.loc[sorted(turn.index[:limit])]
+        chosen = chosen.loc[sorted(turn.index[: max(0, limit)])]
     if chosen.empty:
         raise SourceError("no nebula fits this selection: widen it or drop a condition")
     return chosen
@@ -204,36 +193,20 @@ def fetch_cutouts(
 ) -> Counter[str]:
     """Fetch what is not there yet; stop and start again as often as you like.
 
-    Parameters
-    ----------
-    plan : DataFrame
-        From `make_plan`.
-    server : str
-        Address of the service.
-    connections : int, default=4
-        Requests under way at once.
-
     Returns
     -------
     Counter of str
         How many cutouts of the plan are now ``ok``, ``empty`` or ``failed``, and,
         under ``requested``, how many of them were asked for now.
-
-    Raises
-    ------
-    SourceError
-        If the service can't be used.
-    CacheError
-        If the cache can't be written, for instance because the disk is full.
     """
     folder = find_folder()
     with hold_lock(folder):
         _write_manifest(plan, folder)
         done = _find_files(folder)
         pending = plan[~plan["file"].isin(done)]
-        fetch_one = partial(_fetch_one, open_session(), server, folder)
+        fetch_one = partial(_fetch_one, download.open_session(), server, folder)
         rows = list(pending.itertuples(index=False))
-        failures = fetch_all(rows, fetch_one, connections, "hips")
+        failures = download.fetch_all(rows, fetch_one, connections, "hips")
         done = _find_files(folder)
     for row, problem in failures.items():
         _log.warning("%s in %s failed: %s", row.nebula, row.survey, problem)
@@ -245,17 +218,13 @@ def fetch_cutouts(
 def load_hips() -> pd.DataFrame:
     """Return the manifest of the fetched cutouts.
 
-    Returns
-    -------
-    DataFrame
-        One row a picture, with the columns of every source. A nebula that has
-        pictures in colour only, or in grey only, is flagged, as it would let colour
-        say something about its type.
+    A nebula that has pictures in colour only, or in grey only, is flagged, as it would
+    let colour say something about its type.
 
     Raises
     ------
     SourceError
-        If nothing was fetched so far.
+        If nothing was fetched so far, or its list is damaged.
     """
     folder = find_folder()
     found = _find_files(folder)
@@ -286,24 +255,6 @@ def find_folder() -> Path:
     return cache_dir() / "hips"
 
 
-def find_emptiness(image: np.ndarray) -> str:
-    """Say why a cutout (uint8, (h, w, 3)) shows no sky; "" if it does.
-
-    The sky has grain even where it is darkest; a tile without pixels has none. Whole
-    JPEG blocks are looked at: a saturated star's centre is white, too.
-    """
-    height, width = (side // 8 * 8 for side in image.shape[:2])
-    blocks = image[:height, :width].reshape(height // 8, 8, width // 8, 8, 3)
-    low, high = blocks.min(axis=(1, 3, 4)), blocks.max(axis=(1, 3, 4))
-    flat = (high - low <= 1) & ((high <= 2) | (low >= 253))
-    if flat.mean() > MAX_EMPTY:
-        return f"{flat.mean():.0%} of the picture is empty"
-    low, high = np.percentile(image.mean(axis=2), [0.5, 99.5])
-    if high - low < MIN_CONTRAST:
-        return f"contrast of {high - low:.0f} of 255 grey levels"
-    return ""
-
-
 def _make_query(row: Any) -> dict[str, str]:
     survey = SURVEYS[row.survey]
     query = {
@@ -331,33 +282,24 @@ def _name_file(row: Any) -> str:
     return f"{row.survey}/{quote(row.nebula.replace(' ', '_'), safe='+')}.{digest}"
 
 
-def _compute_fov(size_arcmin: pd.Series) -> pd.Series:
-    fov = FOV_FACTOR * size_arcmin.fillna(UNKNOWN_SIZE_ARCMIN)
-    return fov.clip(MIN_FOV_ARCMIN, MAX_FOV_ARCMIN)
-
-
 def _choose_fields(
     nebulae: pd.DataFrame, catalogue: pd.DataFrame, n_fields: int
 ) -> pd.DataFrame:
     """Choose plain star fields, each with the latitude and size of some nebula."""
-    from astropy.coordinates import SkyCoord
-
-    sky = _locate(catalogue)
-    radii = catalogue["size_arcmin"].fillna(UNKNOWN_SIZE_ARCMIN).to_numpy() / 120
-    latitudes = _locate(nebulae).b.deg
-    sizes = nebulae["size_arcmin"].fillna(UNKNOWN_SIZE_ARCMIN).to_numpy()
-    fovs = _compute_fov(nebulae["size_arcmin"]).to_numpy()
+    sky, radii = _locate(catalogue)
+    like, halves = _locate(nebulae)
     rng = np.random.default_rng(RANDOM_STATE)
     rows: list[tuple] = []
     for _ in range(MAX_TRIES * n_fields):
         if len(rows) == n_fields:
             break
         i, lon = rng.integers(len(nebulae)), rng.uniform(0, 360)
-        place = SkyCoord(lon, latitudes[i], unit="deg", frame="galactic")
-        if (place.separation(sky).deg > radii + CLEARANCE * fovs[i] / 60).all():
-            name = f"star field {lon:.2f}{latitudes[i]:+.2f}"
+        place = SkyCoord(lon, like.b.deg[i], unit="deg", frame="galactic")
+        room = radii + CLEARANCE * 2 * FOV_FACTOR * halves[i]
+        if (place.separation(sky).deg > room).all():
+            name = f"star field {lon:.2f}{like.b.deg[i]:+.2f}"
             there = (place.icrs.ra.deg, place.icrs.dec.deg)
-            rows.append((name, OTHER, *there, sizes[i], "star_field"))
+            rows.append((name, OTHER, *there, halves[i] * 120, "star_field"))
     if len(rows) < n_fields:
         raise SourceError(
             "no star field clear of all nebulae was found: select smaller nebulae "
@@ -373,42 +315,36 @@ def _choose_other(catalogue: pd.DataFrame, n_targets: int) -> pd.DataFrame:
     table = data.all()
     kinds = {"G": "galaxy", "OCl": "cluster", "GCl": "cluster"}
     parts = table["name"].str.extract(r"^(NGC|IC)0*(\d+)$")
-    objects = pd.DataFrame(
-        {
-            "name": parts[0] + " " + parts[1],
-            "type": OTHER,
-            "ra_deg": np.degrees(table["ra"].astype(float)),
-            "dec_deg": np.degrees(table["dec"].astype(float)),
-            "size_arcmin": table["majax"].astype(float),
-            "other_kind": table["type"].map(kinds),
-        }
-    ).dropna()
+    objects = table.assign(
+        name=parts[0] + " " + parts[1],
+        type=OTHER,
+        ra_deg=np.degrees(table["ra"].astype(float)),
+        dec_deg=np.degrees(table["dec"].astype(float)),
+        size_arcmin=table["majax"].astype(float),
+        other_kind=table["type"].map(kinds),
+    )[[*_TARGET, "other_kind"]].dropna()
     objects = objects[objects["size_arcmin"] >= MIN_OTHER_ARCMIN]
     objects = objects[~objects["name"].isin(catalogue["name"])]
-    radii = catalogue["size_arcmin"].fillna(UNKNOWN_SIZE_ARCMIN).to_numpy() / 120
-    away = _locate(objects)[:, None].separation(_locate(catalogue)[None]).deg
-    clear = objects[(away > radii).all(axis=1)].sample(
-        frac=1, random_state=RANDOM_STATE
-    )
-    galaxies = clear[clear["other_kind"] == "galaxy"].head((n_targets + 1) // 2)
-    clusters = clear[clear["other_kind"] == "cluster"]
+    sky, radii = _locate(catalogue)
+    clear = (_locate(objects)[0][:, None].separation(sky[None]).deg > radii).all(axis=1)
+    mixed = objects[clear].sample(frac=1, random_state=RANDOM_STATE)
+    galaxies = mixed[mixed["other_kind"] == "galaxy"].head((n_targets + 1) // 2)
+    clusters = mixed[mixed["other_kind"] == "cluster"]
     return pd.concat([galaxies, clusters.head(n_targets - len(galaxies))])
 
 
-def _locate(table: pd.DataFrame) -> Any:
-    from astropy.coordinates import SkyCoord
-
+def _locate(table: pd.DataFrame) -> tuple[Any, np.ndarray]:
+    # Galactic places, and half of the sizes in degrees.
     places = table["ra_deg"].to_numpy(), table["dec_deg"].to_numpy()
-    return SkyCoord(*places, unit="deg").galactic
+    sizes = table["size_arcmin"].fillna(UNKNOWN_SIZE_ARCMIN).to_numpy()
+    return SkyCoord(*places, unit="deg").galactic, sizes / 120
 
 
 def _write_manifest(plan: pd.DataFrame, folder: Path) -> None:
     """Add the plan to the folder's list; a new query replaces an older one."""
-    try:
+    rows: list[dict[str, str]] = []
+    with contextlib.suppress(SourceError):  # damaged: the plan stands in it anyway
         rows = _read_manifest(folder)
-    except SourceError as error:
-        _log.warning("%s", error)
-        rows = []
     new = plan.astype(str).to_dict("records")
     known = {(row["nebula"], row["survey"]): row for row in [*rows, *new]}
     with write_atomic(folder / "manifest.json") as temporary:
@@ -444,10 +380,11 @@ def _find_files(folder: Path) -> dict[str, Path]:
 
 
 def _fetch_one(session: requests.Session, server: str, folder: Path, row: Any) -> None:
-    body = fetch_picture(session, server, _check_picture, _make_query(row))
-    image = read_image(body, refuse_blank=False)
+    body, image = download.fetch_picture(session, server, _make_query(row))
     if image.shape[:2] != (row.size_px, row.size_px):
-        raise FetchError(f"answered with {image.shape[1]} × {image.shape[0]} px")
+        raise download.FetchError(
+            f"answered with {image.shape[1]} × {image.shape[0]} px"
+        )
     reason = find_emptiness(image)
     kept, suffix = (reason.encode(), ".empty") if reason else (body, ".jpg")
     digest = hashlib.sha256(kept).hexdigest()[:_DIGITS]
@@ -455,47 +392,26 @@ def _fetch_one(session: requests.Session, server: str, folder: Path, row: Any) -
         temporary.write_bytes(kept)
 
 
-def _check_picture(body: bytes) -> str:
-    try:
-        read_image(body, refuse_blank=False)
-    except ImageError as error:
-        return f"the picture is damaged: {error}"
-    return ""
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``nebula fetch hips`` to a parser."""
-    add = parser.add_argument_group("which nebulae").add_argument
+    add = parser.add_argument
     add("--types", nargs="+", choices=NEBULA_TYPES, metavar="TYPE", help="only these")
     add("--names", nargs="+", metavar="NAME", help="only these, by any name")
     add("--min-size", type=float, metavar="ARCMIN", help="only at least so large")
     add("--max-size", type=float, metavar="ARCMIN", help="only at most so large")
     add("--constellation", nargs="+", metavar="ORI", help="only in these (IAU letters)")
     help_text = "at most N nebulae, the largest of each type in turn"
-    add("--limit", type=_between(1, 10**6), metavar="N", help=help_text)
-    add = parser.add_argument_group("which pictures").add_argument
-    surveys, known = list(DEFAULT_SURVEYS), ", ".join(SURVEYS)
-    help_text = f"the same for every nebula: {known} (default: all but the last)"
-    add("--surveys", nargs="+", default=surveys, metavar="SURVEY", help=help_text)
+    add("--limit", type=int, metavar="N", help=help_text)
+    help_text = f"the same for every nebula: {', '.join(SURVEYS)} (default: all)"
+    add("--surveys", nargs="+", default=[*SURVEYS], metavar="SURVEY", help=help_text)
     help_text = "side of the pictures, 2.5 times the nebula's (default %(default)s)"
-    sizes = _between(64, 2048)
-    add("--size-px", type=sizes, default=512, metavar="PX", help=help_text)
-    add = parser.add_argument_group("how").add_argument
+    add("--size-px", type=int, default=512, metavar="PX", help=help_text)
     add("--dry-run", action="store_true", help="only say how many files and MB")
     help_text = "requests at once, 1 to 8; CDS is shared (default %(default)s)"
-    add("--connections", type=_between(1, 8), default=4, metavar="N", help=help_text)
+    few = range(1, 9)
+    add("--connections", type=int, choices=few, default=4, metavar="N", help=help_text)
     help_text = f"hips2fits service (default %(default)s; also {MIRROR})"
     add("--server", default=SERVER, metavar="URL", help=help_text)
-
-
-def _between(low: int, high: int) -> Any:
-    def parse(text: str) -> int:
-        if not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not in {low} … {high}")
-        return int(text)
-
-    parse.__name__ = "whole number"
-    return parse
 
 
 def run(args: argparse.Namespace, catalogue: pd.DataFrame | None = None) -> int:
@@ -508,8 +424,6 @@ def run(args: argparse.Namespace, catalogue: pd.DataFrame | None = None) -> int:
         Ctrl-C.
     """
     if catalogue is None:
-        from nebula_utils.catalogue.table import read_catalogue, resolve
-
         catalogue = read_catalogue()
         args.names = [resolve(name).name for name in args.names or ()]
     options = ("types", "min_size", "max_size", "constellation", "names", "limit")
@@ -517,23 +431,20 @@ def run(args: argparse.Namespace, catalogue: pd.DataFrame | None = None) -> int:
     plan = make_plan(catalogue, args.surveys, args.size_px, **selection)
     folder = find_folder()
     if args.dry_run:
-        files = plan[~plan["file"].isin(_find_files(folder))]
-        megabytes = len(files) * args.size_px**2 * BYTES_PER_PIXEL / 1e6
-        sys.stdout.write(
-            f"{pd.crosstab(plan['class'], plan['survey']).to_string()}\n{len(files)} "
-            f"files, about {megabytes:.0f} MB, to fetch into {folder}\n"
-        )
+        n_files = int((~plan["file"].isin(_find_files(folder))).sum())
+        megabytes = n_files * args.size_px**2 * BYTES_PER_PIXEL / 1e6
+        print(plan.value_counts(["class", "survey"]).unstack(fill_value=0).to_string())
+        print(f"{n_files} files, about {megabytes:.0f} MB, to fetch into {folder}")
         return 0
     try:
         counts = fetch_cutouts(plan, args.server, args.connections)
     except KeyboardInterrupt:
         _log.warning("stopped; run the same command again to go on where it was")
         return INTERRUPTED
-    sys.stdout.write(
-        f"{counts['ok']} pictures, {counts['empty']} blank or off the survey, "
-        f"{counts['failed']} failed, in {folder}\n"
-    )
-    if not counts["failed"]:
-        return 0
-    _log.warning("run the same command again to try the failed ones once more")
-    return 1 if counts["ok"] or counts["empty"] else 2
+    told = {"ok": "pictures", "empty": "blank or off the survey", "failed": "failed"}
+    found = ", ".join(f"{counts[key]} {what}" for key, what in told.items())
+    print(f"{found}, in {folder}")
+    if counts["failed"]:
+        _log.warning("run the same command again to try the failed ones once more")
+        return 1 if counts["ok"] or counts["empty"] else 2
+    return 0

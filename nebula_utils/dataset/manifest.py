@@ -229,13 +229,6 @@ def list_left_out(screened: Screened) -> pd.DataFrame:
 def load_source(source: str, photos_dir: Path | str | None = None) -> pd.DataFrame:
     """Return the manifest of a source, or of several joined by "+".
 
-    Parameters
-    ----------
-    source : str
-        One of `SOURCES`, or a sum such as "stellarium+archives".
-    photos_dir : Path, optional
-        The folder of the source photos.
-
     Returns
     -------
     DataFrame
@@ -247,23 +240,6 @@ def load_source(source: str, photos_dir: Path | str | None = None) -> pd.DataFra
     SourceError
         If a source is unknown, named twice, not there, or its manifest is wrong.
     """
-    names = parse_source(source)
-    if "photos" in names and photos_dir is None:
-        raise SourceError("the source photos needs a folder: give photos_dir")
-    tables = [_find_loader(name, photos_dir)() for name in names]
-    manifest = pd.concat([table[list(COLUMNS)] for table in tables], ignore_index=True)
-    check_manifest(manifest)
-    return manifest
-
-
-def parse_source(source: str) -> list[str]:
-    """Return the names in "stellarium+archives".
-
-    Raises
-    ------
-    SourceError
-        If a name is unknown or stands twice.
-    """
     names = [name.strip() for name in source.split("+")]
     unknown = [name for name in names if name not in SOURCES]
     if unknown:
@@ -273,7 +249,12 @@ def parse_source(source: str) -> list[str]:
         )
     if len(set(names)) < len(names):
         raise SourceError(f"{source!r} names a source twice")
-    return names
+    if "photos" in names and photos_dir is None:
+        raise SourceError("the source photos needs a folder: give photos_dir")
+    tables = [_find_loader(name, photos_dir)() for name in names]
+    manifest = pd.concat([table[list(COLUMNS)] for table in tables], ignore_index=True)
+    check_manifest(manifest)
+    return manifest
 
 
 def _find_loader(

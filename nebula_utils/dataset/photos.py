@@ -94,8 +94,7 @@ def load_photos(folder: Path, source: str = "photos") -> pd.DataFrame:
     Raises
     ------
     SourceError
-        If the folder is missing, has no class folder or an empty one, or its
-        manifest is unreadable, names an unknown class or a file outside of it.
+        If the folder is missing or has no picture, or its manifest is wrong.
     CatalogueError
         If the catalogue, which knows the nebulae's names and places, is damaged.
     """
@@ -189,13 +188,9 @@ def make_manifest(
 
 
 def match_class(name: str) -> tuple[str, str] | None:
-    """Match a folder's name, however written, to (class, kind of other).
+    """Match a folder's name to (class, kind of other); None if it is no class.
 
-    Returns
-    -------
-    (str, str) or None
-        E.g. "SNR" and "Supernova remnants" → ("supernova_remnant", ""),
-        "galaxies" → ("other", "galaxy"); None if it is no class.
+    E.g. "SNR" → ("supernova_remnant", ""), "galaxies" → ("other", "galaxy").
     """
     plain = re.sub(r"[\s_-]+", "_", name.strip().lower()).strip("_")
     plain = re.sub(r"_?nebula[es]?$", "", plain)
@@ -246,19 +241,7 @@ def load_everyday() -> pd.DataFrame:
     """List photos of anything but the sky: a model must not call a cat a nebula.
 
     scikit-image, scikit-learn and Matplotlib bundle a few for their examples, and
-    Stellarium has landscapes.
-
-    Returns
-    -------
-    DataFrame
-        One row a picture, the columns `manifest.COLUMNS`; label ``other``, kind
-        ``everyday``. Stellarium's landscapes are left out where they are not
-        installed.
-
-    Raises
-    ------
-    SourceError
-        If Stellarium's files can't be had.
+    Stellarium has landscapes, which are left out where they are not installed.
     """
     found = []
     for package, folder, licence, files in BUNDLED:

@@ -32,6 +32,7 @@ from nebula_utils.images.reading import read_image, resize_image, to_float
 GREY_SIDE = 128  # px, what copies and palettes are judged at
 TINY_SIDE = 64  # px; below this a 224-px network sees mostly interpolation
 MIN_CONTRAST = 8  # grey levels between the 0.5th and 99.5th percentile
+MAX_EMPTY = 0.5  # share of 8 × 8 px blocks that are flat black or flat white
 COPY_SIMILARITY = 0.6
 _HASH_BITS = 64
 _MAX_HASH_DISTANCE = 12
@@ -62,8 +63,9 @@ class Screened(NamedTuple):
         Those that can be used, with ``group`` (the unit of every split) and
         ``palette``.
     left_out : DataFrame
-        The others: ``image_id``, ``reason``, ``detail``, as `check_quality` gives
-        them.
+        The others: ``image_id``, ``reason`` (broken, tiny, featureless, not a
+        photograph, doubtful, duplicate, contradiction), ``detail``. Of copies the
+        first sound one stays, unless no class is accepted for both: then none does.
     duplicates : DataFrame
         Pairs of copies, as `find_duplicates` gives them.
     """
@@ -157,28 +159,27 @@ def measure_difference(image: np.ndarray, known: str) -> int:
     return int(found - imagehash.hex_to_hash(known))
 
 
-def check_quality(
+def find_emptiness(image: np.ndarray) -> str:
+    """Say why a cutout (uint8, (h, w, 3)) shows no sky; "" if it does.
+
+    The sky has grain even where it is darkest; a tile without pixels has none. Whole
+    JPEG blocks are looked at: a saturated star's centre is white, too.
+    """
+    height, width = (side // 8 * 8 for side in image.shape[:2])
+    blocks = image[:height, :width].reshape(height // 8, 8, width // 8, 8, 3)
+    low, high = blocks.min(axis=(1, 3, 4)), blocks.max(axis=(1, 3, 4))
+    flat = (high - low <= 1) & ((high <= 2) | (low >= 253))
+    if flat.mean() > MAX_EMPTY:
+        return f"{flat.mean():.0%} of the picture is empty"
+    low, high = np.percentile(image.mean(axis=2), [0.5, 99.5])
+    if high - low < MIN_CONTRAST:
+        return f"contrast of {high - low:.0f} of 255 grey levels"
+    return ""
+
+
+def _list_unusable(
     manifest: pd.DataFrame, prints: Sequence[Fingerprint], duplicates: pd.DataFrame
 ) -> pd.DataFrame:
-    """List the pictures to leave out, with the reason.
-
-    Parameters
-    ----------
-    manifest : DataFrame
-        One row a picture.
-    prints : sequence of Fingerprint
-        From `compute_fingerprints`.
-    duplicates : DataFrame
-        From `find_duplicates`.
-
-    Returns
-    -------
-    DataFrame
-        Columns ``image_id``, ``reason`` (broken, tiny, featureless, not a
-        photograph, doubtful, duplicate, contradiction) and ``detail``; at most
-        one row a picture. Of copies the first sound one in the manifest stays,
-        unless their accepted classes have nothing in common: then none does.
-    """
     found: dict[str, tuple[str, str]] = {}
     for row, fingerprint in zip(manifest.itertuples(), prints, strict=True):
         if fingerprint.problem:
@@ -197,8 +198,7 @@ def check_quality(
     return pd.DataFrame(rows, columns=list(_TABLES["left_out"]))
 
 
-def compute_fingerprints(manifest: pd.DataFrame) -> list[Fingerprint]:
-    """Decode every picture once, at reduced size, and check it by itself."""
+def _take_fingerprints(manifest: pd.DataFrame) -> list[Fingerprint]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         prints = pool.map(_take_fingerprint, manifest["path"])
         total = len(manifest)
@@ -220,7 +220,7 @@ def find_duplicates(
         ``similarity`` of the fine detail (0–1), ``same_nebula``, and
         ``contradicts``, true if no class is accepted for both.
     """
-    prints = compute_fingerprints(manifest) if prints is None else prints
+    prints = _take_fingerprints(manifest) if prints is None else prints
     sound = [i for i, one in enumerate(prints) if not one.problem]
     pairs = _compare_pictures([prints[i].grey for i in sound])
     names, nebulae = manifest["image_id"].tolist(), manifest["nebula"].tolist()
@@ -316,9 +316,9 @@ def _describe_drawing(image: np.ndarray) -> str:
 
 
 def _screen(manifest: pd.DataFrame) -> dict[str, np.ndarray]:
-    prints = compute_fingerprints(manifest)
+    prints = _take_fingerprints(manifest)
     duplicates = find_duplicates(manifest, prints)
-    left_out = check_quality(manifest, prints, duplicates)
+    left_out = _list_unusable(manifest, prints, duplicates)
     kept = _drop(manifest, left_out)
     numbers = make_groups(kept, duplicates)
     names = kept["nebula"].groupby(numbers).first().loc[numbers]  # by its first nebula

@@ -43,8 +43,7 @@ def make_groups(
         Columns nebula, ra_deg, dec_deg (degrees, ICRS), size_arcmin; NaN is
         allowed and matches nothing.
     duplicates : DataFrame, optional
-        Pairs ``first``, ``second`` of image ids, from `quality.find_duplicates`.
-        Pairs that name a picture which is not in the manifest are ignored.
+        Pairs ``first``, ``second`` of image ids; those not in the manifest are ignored.
 
     Returns
     -------
@@ -122,10 +121,7 @@ def random_kfold(
     n_repeats: int = 3,
     random_state: int = RANDOM_STATE,
 ) -> Iterator[Split]:
-    """Yield splits that ignore the nebulae, only to show how they flatter.
-
-    Parameters and yields are those of `repeated_group_kfold`.
-    """
+    """Yield splits that ignore the nebulae, as `repeated_group_kfold` does not."""
     y = np.asarray(y)
     # StratifiedKFold refuses to run if every class is thin; one class then.
     thin = np.unique(y, return_counts=True)[1].max() < n_splits
@@ -162,7 +158,7 @@ def check_leakage(
     Raises
     ------
     LeakageError
-        If there is one, with the nebulae concerned.
+        If there is one.
     """
     groups = np.asarray(groups)
     shared = np.intersect1d(groups[train], groups[test])
@@ -184,21 +180,12 @@ def check_duplicates(
     train: np.ndarray,
     test: np.ndarray,
 ) -> None:
-    """Make sure that no picture has its copy on the other side.
-
-    Parameters
-    ----------
-    duplicates : DataFrame
-        Pairs ``first``, ``second`` of image ids.
-    image_ids : sequence of str, shape (n,)
-        Of every row.
-    train, test : ndarray of int
-        Row numbers.
+    """Make sure that no picture of ``train`` has its copy in ``test`` (row numbers).
 
     Raises
     ------
     LeakageError
-        If one has, with both names.
+        If one of the pairs ``first``, ``second`` of image ids is parted.
     """
     names = np.asarray(image_ids, dtype=str)
     trained, tested = set(names[train]), set(names[test])

@@ -66,13 +66,13 @@ def load_stellarium(
         A folder with Stellarium's textures; by default they are looked for, and
         fetched if need be.
     newer : bool
-        Only the textures that Stellarium 26.3 has and 0.22.2 hasn't.
+        Only the textures that Stellarium 26.3 has and 0.22.2 hasn't; they are named
+        ``stellarium-newer/…``.
 
     Returns
     -------
     DataFrame
-        The manifest: one row a picture, sorted by ``image_id``, which is
-        ``stellarium/`` (or ``stellarium-newer/``) and the file name without ending.
+        The manifest: one row a picture, sorted by ``image_id``.
 
     Raises
     ------
@@ -96,16 +96,14 @@ def load_stellarium(
             "or fetched"
         )
     source = "stellarium-newer" if newer else "stellarium"
-    return _to_manifest(table[same], paths[same], source)
+    about = {"path": paths.map(str), "source": source, "flag": ""}
+    table = table.assign(image_id=f"{source}/" + table["file"], **about)[same]
+    table["image_id"] = table["image_id"].str.removesuffix(".png")
+    return table.sort_values("image_id", ignore_index=True)
 
 
 def read_table(path: Path = TABLE) -> pd.DataFrame:
-    """Read data/stellarium.csv: what each texture shows.
-
-    Parameters
-    ----------
-    path : Path, default=TABLE
-        A file with the columns that data/README.md explains.
+    """Read data/stellarium.csv, explained in data/README.md: what each texture shows.
 
     Returns
     -------
@@ -157,30 +155,13 @@ def fetch_textures() -> Path:
 
 
 def fetch_landscapes() -> Path | None:
-    """Give Stellarium's landscapes (everyday horizons), fetched as the textures are.
-
-    Returns
-    -------
-    Path or None
-        The folder ``landscapes`` of the same Stellarium, None if it has none.
-
-    Raises
-    ------
-    SourceError, CacheError
-        As `fetch_textures`.
-    """
+    """Give the folder of the same Stellarium's landscapes, None if it has none."""
     folder = fetch_textures().parent.parent / LANDSCAPES
     return folder if folder.is_dir() else None
 
 
 def list_places() -> list[Path]:
-    """List where a Stellarium may be installed: Linux, Flatpak, snap, macOS, Windows.
-
-    Returns
-    -------
-    list of Path
-        Folders that may hold ``nebulae/default``; most of them won't exist.
-    """
+    """List where Linux, Flatpak, snap, macOS and Windows may have a Stellarium."""
     app = "flatpak/app/org.stellarium.Stellarium/current/active/files"
     share = ["/usr/local", "/usr", f"/var/lib/{app}", f"~/.local/share/{app}"]
     places = [Path(prefix).expanduser() / "share/stellarium" for prefix in share]
@@ -192,17 +173,6 @@ def list_places() -> list[Path]:
         if os.environ.get(variable):
             places.append(Path(os.environ[variable], "Stellarium"))
     return places
-
-
-def _to_manifest(table: pd.DataFrame, paths: pd.Series, source: str) -> pd.DataFrame:
-    names = table["file"].str.removesuffix(".png")
-    about = {
-        "image_id": f"{source}/" + names,
-        "path": paths.map(str),
-        "source": source,
-        "flag": "",
-    }
-    return table.assign(**about).sort_values("image_id", ignore_index=True)
 
 
 def _warn(rows: pd.DataFrame, what: str, folder: Path) -> None:
@@ -255,12 +225,10 @@ def _find_chosen() -> Path | None:
 
 
 def _find_installed() -> Path | None:
-    for place in list_places():
-        found = _check(place)
-        if found:
-            _log.info("using the installed Stellarium in %s", found)
-            return found
-    return None
+    found = next(filter(None, map(_check, list_places())), None)
+    if found:
+        _log.info("using the installed Stellarium in %s", found)
+    return found
 
 
 def _check(folder: Path) -> Path | None:

@@ -17,6 +17,7 @@ from hips_server import HipsServer, make_picture
 from nebula_utils.config import NEBULA_TYPES
 from nebula_utils.dataset import download, hips
 from nebula_utils.dataset.manifest import check_manifest
+from nebula_utils.dataset.screening import find_emptiness
 from nebula_utils.errors import CacheError, SourceError
 
 SURVEYS = ["DSS2-color", "DSS2-red"]
@@ -132,9 +133,9 @@ def test_dark_sky_is_not_taken_for_an_empty_tile():
     rng = np.random.default_rng(0)
     image = rng.normal(6, 2, (64, 64, 3)).clip(0, 255).astype(np.uint8)
     image[rng.integers(0, 64, 60), rng.integers(0, 64, 60)] = 230
-    assert hips.find_emptiness(image) == ""
+    assert find_emptiness(image) == ""
     for row in make_plan(5).itertuples():
-        assert hips.find_emptiness(make_picture(hips._make_query(row))) == ""
+        assert find_emptiness(make_picture(hips._make_query(row))) == ""
 
 
 @pytest.mark.parametrize(
@@ -154,9 +155,9 @@ def test_passing_trouble_is_asked_again(server, behaviour):
     [
         ("bad_gateway", "too many 502 error responses (3 attempts)", 3),
         ("html", "text/html instead of a picture (3 attempts)", 3),
-        ("cut_silently", "damaged", 3),
+        ("cut_silently", "cut off", 3),
         ("trickle", "no answer in time", 3),
-        ("bad_request", "HTTP 400 (Bad Request: Something is wrong)", 1),
+        ("bad_request", "Something is wrong", 1),
         ("wrong_size", "32 × 32 px", 1),
         ("huge", "larger than", 1),
     ],
