@@ -190,14 +190,6 @@ def _read_json_without(*names: str) -> Callable[[Path], Any]:
     return lambda path: strip(json.loads(path.read_text()))
 
 
-def _read_records(path: Path) -> Any:
-    """Read a survey's records: in the order of the answers, each with its date."""
-    records = [json.loads(line) for line in path.read_text().splitlines()]
-    for record in records:
-        del record["date"], record["checksum"]
-    return sorted(records, key=lambda record: record["image_id"])
-
-
 def _read_page(path: Path) -> str:
     """Read an HTML page without the identifiers that change with each execution."""
     return re.sub(r'(id="?(?:cell-id=)?)[0-9a-f-]+', r"\1", path.read_text("utf-8"))
@@ -208,5 +200,4 @@ READERS: dict[str, Callable[[Path], Any]] = {
     ".html": _read_page,
     "record.json": _read_json_without("seconds", "digest", "checksum"),
     "provenance.json": _read_json_without("written", "wall_seconds", "git"),
-    "manifest.jsonl": _read_records,
 }

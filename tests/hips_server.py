@@ -17,10 +17,37 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
+from nebula_utils.config import NEBULA_TYPES
+from nebula_utils.dataset import hips
+
+SURVEYS = ["DSS2-color", "DSS2-red"]
 REQUIRED = ("hips", "width", "height", "ra", "dec", "fov", "projection")
 STRETCHES = ("power", "linear", "sqrt", "log", "asinh")
+
+
+def make_catalogue(n_nebulae: int) -> pd.DataFrame:
+    """Return nebulae of all types, spread over the sky by a fixed seed."""
+    draws = np.random.default_rng(5).uniform(size=(n_nebulae, 3))
+    return pd.DataFrame(
+        {
+            "name": [f"Sh2-{number + 1}" for number in range(n_nebulae)],
+            "type": [NEBULA_TYPES[i % len(NEBULA_TYPES)] for i in range(n_nebulae)],
+            "ra_deg": draws[:, 0] * 360,
+            "dec_deg": draws[:, 1] * 160 - 80,
+            "size_arcmin": 1 + draws[:, 2] * 59,
+            "constellation": (["Ori", "Cyg"] * n_nebulae)[:n_nebulae],
+        }
+    )
+
+
+def make_plan(n_nebulae: int, **options: object) -> pd.DataFrame:
+    """Plan small cutouts of some nebulae, and of nothing else, in colour and red."""
+    defaults = {"surveys": SURVEYS, "size_px": 64}
+    plan = hips.make_plan(make_catalogue(n_nebulae), **(defaults | options))
+    return plan[plan["class"] != "other"].reset_index(drop=True)
 
 
 def make_picture(query: dict[str, str]) -> np.ndarray:

@@ -12,37 +12,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hips_server import HipsServer, make_picture
+from hips_server import SURVEYS, HipsServer, make_catalogue, make_picture, make_plan
 
 from nebula_utils.config import NEBULA_TYPES
 from nebula_utils.dataset import download, hips
 from nebula_utils.dataset.manifest import check_manifest
 from nebula_utils.dataset.screening import find_emptiness
 from nebula_utils.errors import CacheError, SourceError
-
-SURVEYS = ["DSS2-color", "DSS2-red"]
-
-
-def make_catalogue(n_nebulae: int) -> pd.DataFrame:
-    """Return nebulae of all types, spread over the sky by a fixed seed."""
-    draws = np.random.default_rng(5).uniform(size=(n_nebulae, 3))
-    return pd.DataFrame(
-        {
-            "name": [f"Sh2-{number + 1}" for number in range(n_nebulae)],
-            "type": [NEBULA_TYPES[i % len(NEBULA_TYPES)] for i in range(n_nebulae)],
-            "ra_deg": draws[:, 0] * 360,
-            "dec_deg": draws[:, 1] * 160 - 80,
-            "size_arcmin": 1 + draws[:, 2] * 59,
-            "constellation": (["Ori", "Cyg"] * n_nebulae)[:n_nebulae],
-        }
-    )
-
-
-def make_plan(n_nebulae: int, **options: object) -> pd.DataFrame:
-    """Plan small cutouts of some nebulae, and of nothing else, in colour and red."""
-    defaults = {"surveys": SURVEYS, "size_px": 64}
-    plan = hips.make_plan(make_catalogue(n_nebulae), **(defaults | options))
-    return plan[plan["class"] != "other"].reset_index(drop=True)
 
 
 @pytest.fixture(autouse=True)
@@ -383,11 +359,11 @@ def test_interrupt_is_clean_and_resumes(server, folder):
     server.delay = 0.005
     server.behave = lambda query, before: "slow" if server.total > 80 else "picture"
     script = (
-        "import logging, sys, test_hips\n"
+        "import logging, sys, hips_server, test_hips\n"
         "from nebula_utils.dataset import hips\n"
         "logging.basicConfig()\n"
         "args = test_hips.parse(*sys.argv[1:])\n"
-        "sys.exit(hips.run(args, test_hips.make_catalogue(250)))\n"
+        "sys.exit(hips.run(args, hips_server.make_catalogue(250)))\n"
     )
     options = ["--surveys", *SURVEYS, "--size-px", "64", "--server", server.url]
     here = Path(__file__).parent

@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 import tiny_nebula
 from disks import mount_disk, protect
-from hips_server import HipsServer
+from hips_server import HipsServer, make_plan
 from PIL import Image
-from test_hips import make_plan
 
 from nebula_utils import config
 from nebula_utils.classifier.classifier import load_classifier
