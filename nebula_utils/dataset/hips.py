@@ -1,8 +1,8 @@
 """The source `hips`: cutouts of sky surveys around every nebula, from CDS's hips2fits.
 
 Every nebula is planned in every survey, colour and single band alike, so that colour
-says nothing about the type; star fields, galaxies and clusters (`other`) are taken at
-the latitudes and in the sizes of the nebulae.
+says nothing about the type; so are star fields at the latitudes and in the sizes of the
+nebulae, and galaxies and clusters.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from nebula_utils.config import NEBULA_TYPES, OTHER, RANDOM_STATE, cache_dir
 from nebula_utils.dataset import download
 from nebula_utils.dataset.photos import make_manifest
 from nebula_utils.dataset.screening import find_emptiness
+from nebula_utils.dataset.stellarium import read_table
 from nebula_utils.errors import SourceError
 from nebula_utils.files import compute_sha256, hold_lock, seal, unseal, write_atomic
 
@@ -37,7 +38,6 @@ FOV_FACTOR = 2.5  # side of a cutout / size of the nebula
 MIN_FOV_ARCMIN, MAX_FOV_ARCMIN = 1.0, 1200.0  # 60 px of a DSS plate; a flat 20°
 UNKNOWN_SIZE_ARCMIN = 5.0  # what a nebula without a size in the catalogue is given
 OTHER_SHARE = 6  # one star field, and one galaxy or cluster, for so many nebulae
-MIN_OTHER_ARCMIN = 2.0  # smaller galaxies and clusters look like stars
 CLEARANCE = 0.75  # of a star field's side, kept between its centre and any nebula
 MAX_TRIES = 2000  # places that are tried for one star field
 MIN_SIDE, MAX_SIDE = 64, 2048  # px of a cutout
@@ -130,7 +130,7 @@ def make_plan(
         raise SourceError(f"unknown survey {', '.join(unknown)}: there are {known}")
     nebulae = select_nebulae(catalogue, **selection)
     n = len(nebulae) // OTHER_SHARE
-    fields, objects = _choose_fields(nebulae, catalogue, n), _choose_other(catalogue, n)
+    fields, objects = _choose_fields(nebulae, catalogue, n), _choose_other(n)
     tables = [nebulae[list(_TARGET)], fields, objects]
     targets = pd.concat(tables, ignore_index=True).fillna({"other_kind": ""})
     targets = targets.rename(columns={"name": "nebula", "type": "class"})
@@ -308,29 +308,13 @@ def _choose_fields(
     return pd.DataFrame(rows, columns=[*_TARGET, "other_kind"])
 
 
-def _choose_other(catalogue: pd.DataFrame, n_targets: int) -> pd.DataFrame:
-    """Choose galaxies and clusters of OpenNGC, half and half, clear of the nebulae."""
-    from pyongc import data
-
-    table = data.all()
-    kinds = {"G": "galaxy", "OCl": "cluster", "GCl": "cluster"}
-    parts = table["name"].str.extract(r"^(NGC|IC)0*(\d+)$")
-    objects = table.assign(
-        name=parts[0] + " " + parts[1],
-        type=OTHER,
-        ra_deg=np.degrees(table["ra"].astype(float)),
-        dec_deg=np.degrees(table["dec"].astype(float)),
-        size_arcmin=table["majax"].astype(float),
-        other_kind=table["type"].map(kinds),
-    )[[*_TARGET, "other_kind"]].dropna()
-    objects = objects[objects["size_arcmin"] >= MIN_OTHER_ARCMIN]
-    objects = objects[~objects["name"].isin(catalogue["name"])]
-    sky, radii = _locate(catalogue)
-    clear = (_locate(objects)[0][:, None].separation(sky[None]).deg > radii).all(axis=1)
-    mixed = objects[clear].sample(frac=1, random_state=RANDOM_STATE)
-    galaxies = mixed[mixed["other_kind"] == "galaxy"].head((n_targets + 1) // 2)
-    clusters = mixed[mixed["other_kind"] == "cluster"]
-    return pd.concat([galaxies, clusters.head(n_targets - len(galaxies))])
+def _choose_other(n_targets: int) -> pd.DataFrame:
+    """Choose galaxies and clusters that Stellarium has a texture of, half and half."""
+    table = read_table().rename(columns={"nebula": "name", "label": "type"})
+    table = table.drop_duplicates("name").sample(frac=1, random_state=RANDOM_STATE)
+    shares = {"galaxy": (n_targets + 1) // 2, "cluster": n_targets // 2}
+    chosen = [table[table["other_kind"] == kind].head(n) for kind, n in shares.items()]
+    return pd.concat(chosen)[[*_TARGET, "other_kind"]]
 
 
 def _locate(table: pd.DataFrame) -> tuple[Any, np.ndarray]:

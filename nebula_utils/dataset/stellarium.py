@@ -247,14 +247,10 @@ def _fetch(root: Path) -> Path:
     for name, way in {"Debian's package": _fetch_debian, "git": _fetch_git}.items():
         try:
             way(root)
+            return _cached_share() / TEXTURES
         except ProgramError as error:
             _log.warning("%s gives no textures: %s", name, error)
             reasons.append(str(error))
-            continue
-        found = _check(_cached_share())
-        if found:
-            return found
-        reasons.append("what came holds no textures")
     raise SourceError(
         "Stellarium's textures are needed, and no way leads to them:\n"
         f"1. {VARIABLE} is not set, and no Stellarium is installed: install it, or "
