@@ -27,6 +27,7 @@ from nebula_utils.report.drawing import (
 )
 from nebula_utils.report.style import CLASS_LABELS, CLASS_STYLE
 from nebula_utils.training.calibration import compute_reliability
+from nebula_utils.training.probes import share_neighbours
 from nebula_utils.training.scores import (
     Predictions,
     Score,
@@ -176,33 +177,9 @@ def plot_embedding_map(
     if method == "pca":
         title = f"Two principal components hold {variance:.0%} of the variance"
         return write_title(ax, title, f"{len(X)} embeddings, PCA")
-    same = share_neighbours(X, y)
-    title = f"The nearest other picture has the same class in {same:.0%} of the cases"
+    same, chance = share_neighbours(X, y)
+    title = f"Nearest neighbours share the class in {same:.0%} (chance: {chance:.0%})"
     return write_title(ax, title, f"{len(X)} embeddings, t-SNE; mean over the classes")
-
-
-def share_neighbours(X: np.ndarray, y: np.ndarray) -> float:
-    """Return how often a picture's nearest neighbour has the same value of ``y``.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_images, n_features), float32
-        Embeddings.
-    y : ndarray of shape (n_images,), int
-        Classes, or any other grouping.
-
-    Returns
-    -------
-    float
-        In [0, 1], by the cosine of the centred embeddings; the mean over the values
-        of ``y``, so that the largest does not decide alone.
-    """
-    centred = X - X.mean(0)
-    centred /= np.linalg.norm(centred, axis=1, keepdims=True) + 1e-9
-    similarity = centred @ centred.T
-    np.fill_diagonal(similarity, -np.inf)
-    same = y[similarity.argmax(1)] == y
-    return float(np.mean([same[y == label].mean() for label in np.unique(y)]))
 
 
 def _project(X: np.ndarray, method: str, random_state: int) -> tuple[np.ndarray, float]:

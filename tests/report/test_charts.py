@@ -106,13 +106,6 @@ def test_plots_leave_the_random_state_alone(predictions, heads):
     assert np.array_equal(before, np.random.get_state()[1])
 
 
-def test_share_neighbours_of_two_clumps():
-    """Two tight clumps of one class each: every neighbour has the same class."""
-    X = np.array([[1, 0], [1, 0.1], [-1, 0], [-1, 0.1]], np.float32)
-    assert charts.share_neighbours(X, np.array([0, 0, 1, 1])) == 1
-    assert charts.share_neighbours(X, np.array([0, 1, 0, 1])) == 0
-
-
 def test_saved_figure_is_the_same_twice(tmp_path):
     """Two runs give equal files."""
     files = [tmp_path / name for name in ("a.png", "b.png")]
