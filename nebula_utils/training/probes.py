@@ -6,7 +6,7 @@ from nebula_utils.config import RANDOM_STATE
 
 
 def share_neighbours(X: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Return how often a picture's nearest neighbour has its value of ``y``, and chance.
+    """Return how often nearest neighbours share a value of ``y``, and chance.
 
     Parameters
     ----------
