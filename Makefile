@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 PORT ?= 8866
 PYTEST_ARGS ?= -n 2 --dist loadfile
-NOTEBOOKS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
+CHECK := .check
 
 # What keeps two runs equal, and TensorFlow's start-up talk out of the outputs.
 export PYTHONHASHSEED := 0
@@ -16,10 +16,10 @@ export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env reproduce test nbval images lab app lint format lock bench clean
+.PHONY: help env reproduce test test-portable nbval images lab app lint format lock bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 env: $(STAMP) ## build .venv from requirements.lock (the others do it when needed)
 
@@ -36,15 +36,14 @@ images: $(STAMP) ## get the default images and weights into the cache
 test: $(STAMP) images ## run every test, the notebooks and the browser included
 	@sh scripts/install_chromium.sh
 	@status=0; $(MAKE) --no-print-directory nbval || status=$$?; \
+	NEBULA_FRESH_REPORTS=$(CHECK)/reports \
 	$(BIN)/python -m pytest tests $(PYTEST_ARGS) || status=$$?; exit $$status
 
-# In order of their names and in one process: later notebooks read what earlier
-# ones wrote.
+test-portable: $(STAMP) images ## the same with other processors' kernels (hours)
+	@$(BIN)/python tests/portable.py $(PORTABLE_ARGS)
+
 nbval: $(STAMP) ## compare the committed notebooks' key tables with a fresh run
-	@if [ -z "$(NOTEBOOKS)" ]; then echo "no notebooks to check"; else \
-	$(BIN)/python -m pytest -p no:xdist -p no:cacheprovider --nbval-lax \
-	  --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 900 \
-	  $(NOTEBOOKS); fi
+	@$(BIN)/python scripts/check_notebooks.py
 
 lab: $(STAMP) ## open the notebooks in JupyterLab on 127.0.0.1
 	@$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) \
@@ -56,10 +55,12 @@ lab: $(STAMP) ## open the notebooks in JupyterLab on 127.0.0.1
 app: $(STAMP) ## serve the classifier as a web page on 127.0.0.1 (PORT=8866)
 	@$(BIN)/nebula app --port $(PORT)
 
-lint: $(STAMP) ## check style and types
+lint: $(STAMP) ## check style, types, the order of rooms and docstrings
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/numpydoc lint $$(git ls-files 'nebula_utils/*.py')
 
 format: $(STAMP) ## put the code into the house format
 	@$(BIN)/ruff check --fix-only --quiet .
@@ -76,7 +77,7 @@ bench: $(STAMP) images ## measure speed against named baselines (BENCH_ARGS=--he
 	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 clean: ## remove .venv, executed notebooks and tool caches (not downloads)
-	rm -rf $(VENV) build *.egg-info reports/runs .pytest_cache .mypy_cache \
-	  .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CHECK) build *.egg-info reports/runs .pytest_cache .mypy_cache \
+	  .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "downloads stay in \$$NEBULA_CACHE (default: your user cache folder, nebula/)"

@@ -14,10 +14,6 @@ fail() {
     exit 2
 }
 
-as_root() {
-    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
-}
-
 # Debian keeps pip for virtual environments in packages of their own. Take it from
 # there without installing anything: the wheel can be run as it is.
 make_venv_with_debians_pip() {
@@ -28,7 +24,11 @@ make_venv_with_debians_pip() {
     (
         cd "$folder"
         apt-get -qq download python3-pip-whl 2> /dev/null || {
-            as_root apt-get -qq update && apt-get -qq download python3-pip-whl
+            # No package lists yet: get them into this folder, which needs no root.
+            mkdir -p lists/partial cache/archives/partial
+            set -- -qq -o Dir::State::lists="$folder/lists" \
+                -o Dir::Cache="$folder/cache"
+            apt-get "$@" update && apt-get "$@" download python3-pip-whl
         }
         dpkg-deb -x python3-pip-whl_*.deb .
     ) || { rm -rf "$folder"; return 1; }

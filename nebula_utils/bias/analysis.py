@@ -62,7 +62,7 @@ class Answers:
 
     @property
     def predictions(self) -> Predictions:
-        """Answers to the pictures as they are."""
+        """The answers to the pictures as they are."""
         return study.predict_study(self.dataset, self.y_proba)
 
     def predict_under(self, name: str) -> Predictions:

@@ -69,7 +69,7 @@ def describe_result(result: Result) -> Wording:
     Returns
     -------
     Wording
-        E.g. "Probably a dark nebula", "Without its colour the answer stays the same."
+        "Probably a dark nebula", for instance, and the sentences below it.
     """
     said = [describe_colour(result)]
     if not result.confident:

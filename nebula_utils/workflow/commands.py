@@ -60,7 +60,7 @@ def command(
         A word, or two for a subcommand of an earlier one.
     summary : str
         For ``--help``: lower case, without a full stop.
-    arguments : Argument
+    *arguments : Argument
         From `argument`.
     examples : str
         Lines that stand under "examples:".

@@ -1,6 +1,9 @@
 """The lock, pyproject.toml and environment.yml name the same environment."""
 
+import os
 import re
+import shutil
+import subprocess
 import tomllib
 
 import pytest
@@ -108,3 +111,54 @@ def test_setuptools_still_has_pkg_resources():
     """tensorflow-hub imports it; setuptools 82 dropped it."""
     (version,) = [version for name, version, _ in _read_lock() if name == "setuptools"]
     assert tuple(map(int, version.split(".")[:2])) < (80, 9)
+
+
+@pytest.fixture
+def bare_path(tmp_path):
+    """Give a PATH without a browser, where `apt-get` and `sudo` only note calls."""
+    for name in ("sh", "id"):
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    for name in ("apt-get", "sudo"):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/called\n')
+        program.chmod(0o755)
+    return tmp_path
+
+
+def _install_chromium(path, **environment):
+    script = str(REPOSITORY / "scripts" / "install_chromium.sh")
+    done = subprocess.run(
+        [str(path / "sh"), script],
+        env={"PATH": str(path), **environment},
+        capture_output=True,
+        text=True,
+    )
+    called = path / "called"
+    return done, called.read_text() if called.exists() else ""
+
+
+def test_nothing_is_installed_unasked(bare_path):
+    """Also as root, a person is told the command; the browser tests are skipped."""
+    done, called = _install_chromium(bare_path)
+    assert (done.returncode, called) == (0, "")
+    assert "apt-get install chromium" in done.stderr
+
+
+def test_in_ci_the_browser_must_be_there(bare_path):
+    """Root installs it, anybody else fails; sudo is never called."""
+    done, called = _install_chromium(bare_path, CI="true")
+    assert "sudo" not in called
+    if os.getuid() == 0:
+        assert done.returncode == 0 and called.endswith(" install chromium\n")
+    else:
+        assert (done.returncode, called) == (1, "")
+
+
+def test_no_program_of_ours_calls_sudo():
+    """Nothing is done as root that a person did not start as root."""
+    files = [*REPOSITORY.glob("scripts/*"), *REPOSITORY.glob("nebula_utils/**/*.py")]
+    files += [REPOSITORY / "Makefile", REPOSITORY / ".ci" / "run"]
+    call = re.compile(r"""sudo -|["']sudo["']|exec sudo|^\s*@?sudo """, re.M)
+    found = [path for path in files if path.is_file() and call.search(path.read_text())]
+    found = [path for path in found if path.name != "textures.py"]  # goes soon
+    assert found == []
