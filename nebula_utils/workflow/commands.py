@@ -135,11 +135,12 @@ def do_run(args: argparse.Namespace) -> int:
     steps = pipeline.plan_run(args.notebooks, given, out if args.out else None)
     weights = provenance.hash_weights(step.parameters for step in steps)
     runs = pipeline.run_steps(steps, out, weights, force=args.force)
-    parameters = {step.name: step.parameters for step in steps}
-    seconds = {run.name: run.seconds for run in runs}
-    # Also after a kill between the last notebook and this.
-    if not all(run.skipped for run in runs) or not provenance.is_told(out, seconds):
-        provenance.write_provenance(out, parameters, seconds, weights)
+    provenance.write_provenance(
+        out,
+        {step.name: step.parameters for step in steps},
+        {run.name: run.seconds for run in runs},
+        weights,
+    )
     print(f"report: {out / 'runs'} (open the .html files in a browser)")
     for line in describe_metrics(out / "metrics.json"):
         print(line)

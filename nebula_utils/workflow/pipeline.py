@@ -1,21 +1,21 @@
 """Run the notebooks in order through papermill, and only those that need it."""
 
-import contextlib
 import logging
 import os
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jupyter_client import AsyncKernelManager
+
 from nebula_utils import config
 from nebula_utils.errors import PipelineError
-from nebula_utils.files import is_write_error, write_atomic
+from nebula_utils.files import hold_lock, is_write_error, write_atomic
 from nebula_utils.workflow.parameters import assign_parameters, read_parameters
-from nebula_utils.workflow.record import Record, hash_common_inputs, hash_inputs
+from nebula_utils.workflow.provenance import RUNS, Record, make_inputs_key
 
 logger = logging.getLogger(__name__)
 
@@ -174,22 +174,20 @@ def run_steps(
     before it had as inputs. It is also run again if a file that it wrote is gone or
     was changed since by something else than a notebook.
     """
-    runs_folder = out / "runs"
-    record = Record.load(out)
-    common = hash_common_inputs(weights or {})
-    runs = []
-    with ThreadPoolExecutor(1) as exporter:
-        exports = []
+    with hold_lock(out / RUNS), ThreadPoolExecutor(1) as exporter:
+        record = Record(out)
+        runs, exports = [], []
         for number, step in enumerate(steps, start=1):
-            digest = hash_inputs(step.notebook, step.parameters, common, record)
-            executed = runs_folder / f"{step.name}.ipynb"
-            skipped = not force and record.is_current(step.name, digest)
+            key = make_inputs_key(step.notebook, step.parameters, weights or {}, record)
+            executed = out / RUNS / f"{step.name}.ipynb"
+            skipped = not force and record.is_current(step.name, key)
             where = f"[{number}/{len(steps)}] {step.name}"
             if skipped:
                 logger.info("%s: nothing changed, kept", where)
             else:
                 logger.info("%s: running", where)
-                _run_and_record(step, digest, record, executed)
+                with record.follow(step.name, key):
+                    _execute(step, executed)
                 exports.append(exporter.submit(export_html, executed))
             seconds = record.notebooks[step.name]["seconds"]
             html = executed.with_suffix(".html")
@@ -221,13 +219,11 @@ def export_html(executed: Path) -> Path:
     return path
 
 
-def _run_and_record(step: Step, digest: str, record: Record, executed: Path) -> None:
-    before = record.list_outputs()
-    # An interrupted or failed notebook must not pass for a finished one.
-    record.forget(step.name)
-    started = time.monotonic()
-    _execute(step, executed)
-    record.remember(step.name, digest, before, time.monotonic() - started)
+class _KernelManager(AsyncKernelManager):
+    """Start kernels with an environment of their own; ours stays as it is."""
+
+    async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+        await super().start_kernel(**options, env={**os.environ, **KERNEL_ENVIRONMENT})
 
 
 def _execute(step: Step, executed: Path) -> None:
@@ -235,7 +231,7 @@ def _execute(step: Step, executed: Path) -> None:
     from papermill.exceptions import PapermillExecutionError
 
     failure: Exception | None = None
-    with write_atomic(executed) as temporary, _kernel_environment():
+    with write_atomic(executed) as temporary:
         try:
             papermill.execute_notebook(
                 str(step.notebook),
@@ -247,6 +243,7 @@ def _execute(step: Step, executed: Path) -> None:
                 progress_bar=sys.stderr.isatty(),
                 # The kernel's own talk would go to our stderr.
                 extra_arguments=["--IPKernelApp.log_level=50"],
+                kernel_manager_class=_KernelManager,
             )
         except Exception as error:  # a dead kernel has no common class
             failure = error
@@ -275,15 +272,3 @@ def _explain_failure(step: Step, failure: Any, executed: Path) -> str:
         f"{failure.ename}: {message}\n"
         f"The executed copy with the whole traceback: {executed}"
     )
-
-
-@contextlib.contextmanager
-def _kernel_environment() -> Iterator[None]:
-    # Kernels inherit ours; papermill has no way to give them another.
-    saved = dict(os.environ)
-    os.environ.update(KERNEL_ENVIRONMENT)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(saved)

@@ -1,21 +1,170 @@
-"""Write down where a run's numbers come from: code, packages, data, parameters."""
+"""Remember what each notebook read and wrote, and where the numbers come from."""
 
+import contextlib
 import datetime
 import json
 import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from nebula_utils import config
-from nebula_utils.files import compute_sha256, write_atomic
+from nebula_utils.files import (
+    PACKAGE,
+    compute_sha256,
+    make_key,
+    seal,
+    unseal,
+    write_atomic,
+)
 
-PROVENANCE = "provenance.json"
 SEED_NAME = re.compile(r"(^|_)(SEED|RANDOM_STATE)S?(_|$)")
+RUNS = "runs"  # folder of executed copies, in that of the results
+
+
+class Record:
+    """What earlier runs into one folder left behind.
+
+    Attributes
+    ----------
+    notebooks : dict
+        Notebook name → ``key`` of its inputs, ``outputs`` that it wrote (paths
+        relative to the folder), ``seconds`` it took.
+    files : dict
+        Relative path → SHA-256 of each output as the last notebook left it.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.notebooks: dict[str, dict[str, Any]] = {}
+        self.files: dict[str, str] = {}
+        # Without a readable record nothing is known, so everything runs.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            stored = unseal(json.loads(self._path.read_text("utf-8")))
+            self.notebooks, self.files = stored["notebooks"], stored["files"]
+
+    def is_current(self, name: str, key: str) -> bool:
+        """Tell whether a notebook's results are there, untouched, from these inputs.
+
+        Parameters
+        ----------
+        name : str
+            The notebook.
+        key : str
+            Of its inputs now, from `make_inputs_key`.
+        """
+        entry = self.notebooks.get(name)
+        if entry is None or entry.get("key") != key:
+            return False
+        copies = [self.out / RUNS / f"{name}{end}" for end in (".ipynb", ".html")]
+        # A file that a later notebook took away is no longer in `files`.
+        written = [path for path in entry["outputs"] if path in self.files]
+        return all(copy.is_file() for copy in copies) and all(
+            (self.out / path).is_file()
+            and compute_sha256(self.out / path) == self.files[path]
+            for path in written
+        )
+
+    @contextlib.contextmanager
+    def follow(self, name: str, key: str) -> Iterator[None]:
+        """Note what a notebook writes meanwhile, once it has ended well.
+
+        Parameters
+        ----------
+        name, key
+            As for `is_current`.
+        """
+        # An interrupted or failed notebook must not pass for a finished one.
+        if self.notebooks.pop(name, None) is not None:
+            self._save()
+        before, started = self._list_outputs(), time.monotonic()
+        yield
+        seconds, after = time.monotonic() - started, self._list_outputs()
+        written = [path for path in after if after[path] != before.get(path)]
+        self.files |= {path: compute_sha256(self.out / path) for path in written}
+        for gone in before.keys() - after.keys():
+            self.files.pop(gone, None)
+        self.notebooks[name] = {"key": key, "outputs": written, "seconds": seconds}
+        self._save()
+
+    def _list_outputs(self) -> dict[str, tuple[int, int]]:
+        """Return size and time of each file in the folder but executed copies."""
+        return {
+            path.relative_to(self.out).as_posix(): _stat(path)
+            for path in sorted(self.out.rglob("*"))
+            if path.is_file() and path.relative_to(self.out).parts[0] != RUNS
+        }
+
+    @property
+    def _path(self) -> Path:
+        return self.out / RUNS / "record.json"
+
+    def _save(self) -> None:
+        stored = seal({"notebooks": self.notebooks, "files": self.files})
+        with write_atomic(self._path) as temporary:
+            temporary.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+
+
+def make_inputs_key(
+    notebook: Path,
+    parameters: Mapping[str, Any],
+    weights: Mapping[str, str],
+    record: Record,
+) -> str:
+    """Return a digest of all that a notebook's results depend on.
+
+    Parameters
+    ----------
+    notebook : Path
+        Its cells' text counts, stored outputs do not.
+    parameters : mapping
+        As used; the files of a folder that one names count too.
+    weights : mapping
+        Backbone name → SHA-256 of its weights.
+    record : Record
+        The inputs of the notebooks before this one are inputs of this one.
+    """
+    import nbformat
+
+    files = [*PACKAGE.rglob("*.py"), *config.DATA.glob("*")]
+    files += [config.REPOSITORY / "requirements.lock"]
+    return make_key(
+        [(c.cell_type, c.source) for c in nbformat.read(notebook, as_version=4).cells],
+        dict(parameters),
+        _list_named_folders(notebook.parent, parameters, record.out),
+        dict(weights),
+        [(path.name, path) for path in sorted(files) if path.is_file()],
+        {n: e["key"] for n, e in record.notebooks.items() if n < notebook.stem},
+    )
+
+
+def _list_named_folders(
+    start: Path, parameters: Mapping[str, Any], out: Path
+) -> list[tuple[str, tuple[int, int]]]:
+    # One's own photographs are an input too: `photos DIR` in any parameter.
+    words = {
+        word
+        for value in parameters.values()
+        if isinstance(value, str)
+        for word in [value, *re.split(r"[+:= ]+", value)]
+    }
+    folders = [start / word for word in sorted(words) if "/" in word]
+    return [
+        (str(path), _stat(path))
+        for folder in folders
+        if folder.is_dir() and folder.resolve() not in (out.resolve(), config.REPORTS)
+        for path in sorted(folder.rglob("*"))
+    ]
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    about = path.stat()
+    return about.st_size, about.st_mtime_ns
 
 
 def describe_git(repository: Path = config.REPOSITORY) -> dict[str, Any]:
@@ -40,18 +189,15 @@ def describe_git(repository: Path = config.REPOSITORY) -> dict[str, Any]:
     return {"revision": revision, "dirty": changed != ""}
 
 
-def collect_versions() -> dict[str, str]:
-    """Return every installed package's version, by lower-case name."""
-    found = {
-        dist.metadata["Name"].lower().replace("_", "-"): dist.version
-        for dist in metadata.distributions()
-    }
-    return dict(sorted(found.items()))
-
-
-def hash_data(folder: Path = config.DATA) -> dict[str, str]:
-    """Return the SHA-256 of each CSV file of a folder, by file name."""
-    return {path.name: compute_sha256(path) for path in sorted(folder.glob("*.csv"))}
+def _git(repository: Path, *words: str) -> str | None:
+    command = ["git", "-C", str(repository), *words]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=60
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
 
 
 def hash_weights(parameters: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -67,101 +213,65 @@ def hash_weights(parameters: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
-def build_provenance(
-    parameters: Mapping[str, Mapping[str, Any]],
-    wall_seconds: Mapping[str, float],
-    weights: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """Collect what a reader needs to repeat a run, or to tell two runs apart.
-
-    Parameters
-    ----------
-    parameters : mapping
-        Notebook name → its parameters as they were used.
-    wall_seconds : mapping
-        Notebook name → wall time of its last execution, in seconds.
-    weights : mapping, optional
-        Backbone name → SHA-256 of its weights.
-
-    Returns
-    -------
-    dict
-        Ready to be written as JSON.
-    """
-    seeds = {
-        f"{notebook}.{name}": value
-        for notebook, chosen in parameters.items()
-        for name, value in chosen.items()
-        if SEED_NAME.search(name)
-    }
-    return {
-        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "git": describe_git(),
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "packages": collect_versions(),
-        "data_sha256": hash_data(),
-        "weights_sha256": dict(weights or {}),
-        "parameters": {name: dict(chosen) for name, chosen in parameters.items()},
-        "seeds": seeds,
-        "wall_seconds": {name: round(s, 2) for name, s in wall_seconds.items()},
-    }
-
-
 def write_provenance(
     out: Path,
     parameters: Mapping[str, Mapping[str, Any]],
     wall_seconds: Mapping[str, float],
-    weights: Mapping[str, str] | None = None,
+    weights: Mapping[str, str],
 ) -> None:
     """Write ``provenance.json``; what it tells of other notebooks stays.
+
+    Nothing is written if it already tells of these very executions.
 
     Parameters
     ----------
     out : Path
         The folder of results, usually ``reports/``.
-    parameters, wall_seconds, weights
-        As for `build_provenance`.
+    parameters : mapping
+        Notebook name → its parameters as they were used.
+    wall_seconds : mapping
+        Notebook name → wall time of its last execution, in seconds.
+    weights : mapping
+        Backbone name → SHA-256 of its weights.
 
     Raises
     ------
     CacheError
         If the folder can't be written.
     """
-    earlier = _read(out)
-    provenance = build_provenance(
-        earlier.get("parameters", {}) | dict(parameters),
-        earlier.get("wall_seconds", {}) | dict(wall_seconds),
-        weights,
-    )
-    with write_atomic(out / PROVENANCE) as temporary:
-        text = json.dumps(provenance, indent=2, ensure_ascii=False, default=str)
+    path = out / "provenance.json"
+    earlier: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        earlier = json.loads(path.read_text("utf-8"))
+    seconds = {name: round(value, 2) for name, value in wall_seconds.items()}
+    told = earlier.get("wall_seconds", {})
+    if seconds.items() <= told.items():
+        return
+    chosen = earlier.get("parameters", {}) | dict(parameters)
+    packages = {
+        found.metadata["Name"].lower().replace("_", "-"): found.version
+        for found in metadata.distributions()
+    }
+    content = {
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "git": describe_git(),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": dict(sorted(packages.items())),
+        "data_sha256": {
+            table.name: compute_sha256(table)
+            for table in sorted(config.DATA.glob("*.csv"))
+        },
+        "weights_sha256": dict(weights),
+        "parameters": chosen,
+        "seeds": {
+            f"{notebook}.{name}": value
+            for notebook, values in chosen.items()
+            for name, value in values.items()
+            if SEED_NAME.search(name)
+        },
+        "wall_seconds": told | seconds,
+    }
+    with write_atomic(path) as temporary:
+        text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
         temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def is_told(out: Path, wall_seconds: Mapping[str, float]) -> bool:
-    """Tell whether ``provenance.json`` is of these very executions."""
-    told = _read(out).get("wall_seconds", {})
-    return all(told.get(name) == round(s, 2) for name, s in wall_seconds.items())
-
-
-def _read(out: Path) -> dict[str, Any]:
-    try:
-        content = json.loads((out / PROVENANCE).read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _git(repository: Path, *words: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(repository), *words],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

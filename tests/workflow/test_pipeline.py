@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
 
 from nebula_utils.errors import PipelineError
-from nebula_utils.workflow import pipeline, record
+from nebula_utils.files import hold_lock
+from nebula_utils.workflow import pipeline, provenance
 
 FIRST = """\
 from pathlib import Path
@@ -155,7 +157,7 @@ def test_new_weights_run_everything(folder, fake_papermill):
 
 def test_new_data_run_everything(folder, fake_papermill, tmp_path, monkeypatch):
     """So are the tables in data/."""
-    monkeypatch.setattr(record.config, "DATA", tmp_path)
+    monkeypatch.setattr(provenance.config, "DATA", tmp_path)
     _run(folder)
     (tmp_path / "catalogue.csv").write_text("name\n")
     assert _run(folder) == ["01_first", "02_second"]
@@ -179,6 +181,16 @@ def test_a_damaged_record_runs_everything(folder, fake_papermill):
     assert _run(folder) == ["01_first", "02_second"]
 
 
+def test_two_runs_into_one_folder_wait_for_each_other(folder, fake_papermill):
+    """Else each would take the other's files for its own."""
+    runs = folder.parent / "reports" / "runs"
+    with hold_lock(runs), ThreadPoolExecutor(1) as pool:
+        second = pool.submit(_run, folder)
+        time.sleep(0.3)
+        assert not second.done() and not (runs / "record.json").exists()
+    assert second.result() == ["01_first", "02_second"]
+
+
 def test_a_real_run_writes_copies_and_pages(folder):
     """Through papermill, on this Python, with new parameters."""
     out = folder.parent / "other place ü"
@@ -190,14 +202,22 @@ def test_a_real_run_writes_copies_and_pages(folder):
     assert "<html" in (out / "runs" / "02_second.html").read_text("utf-8")
 
 
-def test_the_kernel_is_this_very_python(folder):
-    """Nothing is registered, and no other Python's kernel is taken."""
+def test_the_kernel_is_this_very_python(folder, monkeypatch):
+    """Nothing is registered, no other Python's is taken; our environment stays ours."""
+
+    def fail(*_):  # an export thread reads it meanwhile
+        raise AssertionError("the process's environment was changed")
+
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    for name in ("clear", "update"):
+        monkeypatch.setattr(os.environ, name, fail)
     source = "import sys, os; print(sys.executable, os.environ['PYTHONHASHSEED'])"
     _write(folder / "01_first.ipynb", "", source)
     _run(folder, "01")
     path = folder.parent / "reports" / "runs" / "01_first.ipynb"
     (output,) = nbformat.read(path, as_version=4).cells[1].outputs
     assert output.text.split() == [sys.executable, "0"]
+    assert "PYTHONHASHSEED" not in os.environ
 
 
 def test_a_failing_cell_is_shown(folder):

@@ -32,23 +32,31 @@ def test_outside_git_nothing_is_claimed(tmp_path):
     assert state == {"revision": None, "dirty": None}
 
 
-def test_data_hashes_follow_the_content(tmp_path):
-    """The hash of one byte, by file name."""
+def test_provenance_is_written_as_json(tmp_path, monkeypatch):
+    """With seeds picked out, hashes of the data, versions; earlier notebooks stay."""
     (tmp_path / "a.csv").write_bytes(b"a")
-    (tmp_path / "notes.md").write_bytes(b"b")
-    digest = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"
-    assert provenance.hash_data(tmp_path) == {"a.csv": digest}
-
-
-def test_provenance_is_written_as_json(tmp_path):
-    """With seeds picked out of the parameters, and package versions."""
+    monkeypatch.setattr(provenance.config, "DATA", tmp_path)
+    out = tmp_path / "out"
+    first = {"03_features": {"SEED": 3}}
+    provenance.write_provenance(out, first, {"03_features": 1.0}, {})
     parameters = {"04_training": {"RANDOM_STATE": 0, "SEEDLING": 1, "K": 5}}
-    seconds = {"04_training": 1.234}
-    provenance.write_provenance(tmp_path, parameters, seconds, {"n": "0"})
-    assert provenance.is_told(tmp_path, seconds)
-    assert not provenance.is_told(tmp_path, {"04_training": 1.3})
-    read = json.loads((tmp_path / "provenance.json").read_text("utf-8"))
-    assert read["parameters"] == parameters
-    assert read["seeds"] == {"04_training.RANDOM_STATE": 0}
-    assert read["wall_seconds"] == {"04_training": 1.23}
+    provenance.write_provenance(out, parameters, {"04_training": 1.234}, {"n": "0"})
+    read = json.loads((out / "provenance.json").read_text("utf-8"))
+    assert read["parameters"] == first | parameters
+    assert read["seeds"] == {"03_features.SEED": 3, "04_training.RANDOM_STATE": 0}
+    assert read["wall_seconds"] == {"03_features": 1.0, "04_training": 1.23}
+    digest = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"
+    assert read["data_sha256"] == {"a.csv": digest}
+    assert read["weights_sha256"] == {"n": "0"}
     assert "tensorflow-hub" in read["packages"]
+
+
+def test_what_is_told_already_is_not_written_again(tmp_path):
+    """A run that keeps everything leaves the date of the numbers as it is."""
+    path = tmp_path / "provenance.json"
+    provenance.write_provenance(tmp_path, {"01_a": {}}, {"01_a": 1.0}, {})
+    before = path.read_bytes()
+    provenance.write_provenance(tmp_path, {"01_a": {}}, {"01_a": 1.001}, {})
+    assert path.read_bytes() == before
+    provenance.write_provenance(tmp_path, {"01_a": {}}, {"01_a": 2.0}, {})
+    assert path.read_bytes() != before
