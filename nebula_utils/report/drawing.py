@@ -57,11 +57,8 @@ def show(axes: Axes | np.ndarray, alt: str | None = None) -> "Image":
 
     first = axes.flat[0] if isinstance(axes, np.ndarray) else axes
     figure = get_figure(first)
-    photo = any(
-        np.ndim(image.get_array()) == 3
-        for ax in figure.axes
-        for image in ax.get_images()
-    )
+    drawn = [image.get_array() for ax in figure.axes for image in ax.get_images()]
+    photo = any(array is not None and array.ndim == 3 for array in drawn)
     stream = io.BytesIO()
     kind: dict[str, Any] = {"metadata": {"Software": None}}
     if photo:

@@ -68,7 +68,7 @@ def expected(folder, tmp_path, tmp_cache, monkeypatch):
 def _draw(colour):
     """Return a picture of one colour with a black quarter: something to see."""
     picture = Image.new("RGB", (80, 80), colour)
-    picture.paste("black", (0, 0, 40, 40))
+    picture.paste("black", (40, 40, 80, 80))
     return picture
 
 

@@ -184,7 +184,7 @@ def test_a_damaged_record_runs_everything(folder, fake_papermill):
 def test_two_runs_into_one_folder_wait_for_each_other(folder, fake_papermill):
     """Else each would take the other's files for its own."""
     runs = folder.parent / "reports" / "runs"
-    with hold_lock(runs), ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, hold_lock(runs):
         second = pool.submit(_run, folder)
         time.sleep(0.3)
         assert not second.done() and not (runs / "record.json").exists()
