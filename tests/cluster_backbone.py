@@ -1,5 +1,6 @@
 """A network that worker processes can load: fast, and deadly on request."""
 
+import functools
 import os
 import signal
 import time
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from conftest import FakeBackbone
+
+from nebula_utils.features import cluster, extraction
 
 KILLING = (1.0, 0.0, 1.0)  # a picture that begins with magenta kills, see below
 
@@ -31,18 +34,24 @@ class DeadlyBackbone(FakeBackbone):
         return np.concatenate([embed(x[None]) for x in images])
 
 
-def load(name: str) -> DeadlyBackbone:
+def load(name: str, engine: str = "") -> DeadlyBackbone:
     """Load a network that kills once for each file in folder ``name``."""
     return DeadlyBackbone(Path(name) if Path(name).is_dir() else None)
 
 
-def load_slow(name: str) -> DeadlyBackbone:
+def load_slow(name: str, engine: str = "") -> DeadlyBackbone:
     """Load a network that leaves time for accidents."""
     return DeadlyBackbone(None, seconds=0.1)
 
 
-def load_other(name: str) -> DeadlyBackbone:
+def load_other(name: str, engine: str = "") -> DeadlyBackbone:
     """Load a network whose fingerprint differs in every process."""
     backbone = DeadlyBackbone(None)
     backbone.sha256 = f"{os.getpid()}"
     return backbone
+
+
+def install() -> None:
+    """Let this process and the workers it starts use the network of these tests."""
+    extraction.load_backbone = load
+    cluster.fill_store = functools.partial(cluster.fill_store, load=load)

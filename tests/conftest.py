@@ -33,6 +33,10 @@ class FakeBackbone:
         self.weights = rng.normal(size=(192, self.n_features)).astype(np.float32)
         self.sha256 = hashlib.sha256(self.weights.tobytes()).hexdigest()
 
+    def fork(self) -> "FakeBackbone":
+        """Serve all threads."""
+        return self
+
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Map float32 (n, h, w, 3) in [0, 1] to float32 (n, n_features)."""
         n, height, width, _ = images.shape

@@ -118,8 +118,7 @@ def make_work(name: str, folder: Path, address: str) -> Work:
     state.mkdir(exist_ok=True)
     out = str(state / "out")
     words = {
-        "extract": ["extract", str(inputs / "pictures"), "--out", f"{out}/f.npz"]
-        + ["--batch-size", "4"],
+        "extract": ["extract", str(inputs / "pictures"), "--out", f"{out}/f.npz"],
         "fetch": "fetch hips --limit 24 --surveys DSS2-color DSS2-red --size-px 64 "
         f"--connections 2 --server {address}".split(),
         "run": ["run", "--out", out],

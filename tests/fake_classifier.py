@@ -1,6 +1,8 @@
 """A whole classifier but for its network, which is a small matrix."""
 
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -9,6 +11,9 @@ from nebula_utils.classifier.classifier import Classifier
 from nebula_utils.config import CLASS_NAMES
 from nebula_utils.features.views import View
 from nebula_utils.training.heads import Head
+
+if TYPE_CHECKING:
+    from nebula_utils.features.backbone import Backbone
 
 STRIP = ("grey", "red")
 
@@ -52,34 +57,47 @@ def make_classifier() -> Classifier:
     return Classifier(head, MapBackbone(), views, STRIP, 0.2, examples=examples)
 
 
-def export_tiny(folder: Path, manifest: pd.DataFrame) -> None:
-    """Export a classifier whose network has one convolution, for LiteRT and all."""
-    from nebula_utils.dataset.manifest import make_dataset
-    from nebula_utils.features.backbone import Backbone
+def make_tiny_backbone(folder: Path) -> "Backbone":
+    """Convert a network of one convolution for LiteRT, with a feature map."""
+    from nebula_utils.features.backbone import load_backbone
     from nebula_utils.features.quiet import import_tensorflow
-    from nebula_utils.training.export import export_classifier
 
     tf = import_tensorflow()
+    pictures = tf.TensorSpec([None, None, None, 3])
 
     class Tiny(tf.Module):
         def __init__(self) -> None:
             self.kernel = tf.random.stateless_normal([4, 4, 3, 8], [1, 2])
 
-        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3])])
-        def feature_map(self, images):
-            return tf.nn.conv2d(images, self.kernel, 4, "SAME")
+        @tf.function(input_signature=[pictures])
+        def layers_and_map(self, images):
+            cells = tf.nn.conv2d(images, self.kernel, 4, "SAME")
+            return {"features": tf.reduce_mean(cells, [1, 2]), "map": cells}
 
-    module = Tiny()
+        @tf.function(input_signature=[pictures])
+        def __call__(self, images):
+            return self.layers_and_map(images)["features"]
+
+    tf.saved_model.save(Tiny(), str(folder))
+    return load_backbone(str(folder))
+
+
+def export_tiny(folder: Path, manifest: pd.DataFrame) -> None:
+    """Export a classifier whose network has one convolution, for LiteRT and all."""
+    from nebula_utils.dataset.manifest import make_dataset
+    from nebula_utils.training.export import export_classifier
+
     rows = manifest.assign(group=manifest["nebula"], palette="red")
     classifier = make_classifier()
-    export_classifier(
-        folder,
-        classifier.head,
-        Backbone("tiny", folder, "0" * 64, 8, module),
-        classifier.views,
-        STRIP,
-        0.2,
-        make_dataset(rows, min_nebulae=1),
-        np.random.default_rng(1).random((len(rows), 8), dtype=np.float32),
-        {},
-    )
+    with tempfile.TemporaryDirectory() as place:
+        export_classifier(
+            folder,
+            classifier.head,
+            make_tiny_backbone(Path(place)),
+            classifier.views,
+            STRIP,
+            0.2,
+            make_dataset(rows, min_nebulae=1),
+            np.random.default_rng(1).random((len(rows), 8), dtype=np.float32),
+            {},
+        )

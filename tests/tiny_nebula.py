@@ -16,7 +16,7 @@ from nebula_utils import config
 from nebula_utils.features import extraction
 from nebula_utils.workflow import cli
 
-IMAGES_A_PART = 4
+SHARD_VIEWS = 4
 
 
 class SlowBackbone(FakeBackbone):
@@ -30,8 +30,8 @@ class SlowBackbone(FakeBackbone):
 
 def main() -> int:
     """Do what the command line says."""
-    extraction.load_extractor = lambda name: SlowBackbone()
-    extraction.IMAGES_A_PART = IMAGES_A_PART
+    extraction.load_backbone = lambda *_: SlowBackbone()
+    extraction.SHARD_VIEWS = SHARD_VIEWS
     config.NOTEBOOKS = Path(os.environ["TINY_NOTEBOOKS"])
     return cli.main()
 

@@ -10,9 +10,10 @@ import pandas as pd
 from nebula_utils.bias.analysis import Answers
 from nebula_utils.config import IMAGE_SIZE
 from nebula_utils.counterfactuals.colour import REPORTED
-from nebula_utils.features.backbone import Backbone, fetch_frozen_graph, load_backbone
+from nebula_utils.features.backbone import Backbone, load_backbone
 from nebula_utils.features.quiet import import_tensorflow, silence_stderr
 from nebula_utils.features.views import Preprocessing, View
+from nebula_utils.features.weights import fetch_frozen_graph
 from nebula_utils.images import reading
 from nebula_utils.report import writing
 from nebula_utils.training import fitting, study

@@ -13,8 +13,7 @@ import numpy as np
 
 from nebula_utils.config import MODEL, OTHER
 from nebula_utils.errors import ModelError
-from nebula_utils.features.backbone import Backbone
-from nebula_utils.features.engines import LiteBackbone
+from nebula_utils.features.backbone import Backbone, load_lite
 from nebula_utils.features.views import Preprocessing, View, apply_first, average_views
 from nebula_utils.files import DAMAGED, compute_sha256, unseal
 from nebula_utils.images import reading
@@ -22,7 +21,6 @@ from nebula_utils.training.calibration import is_confident
 from nebula_utils.training.heads import Head, load_head
 
 FORMAT_VERSION = 3  # with a checksum of each file
-THUMBNAIL_SIDE = 512  # px, of the picture that a result carries
 N_NEIGHBOURS = 4
 
 
@@ -116,7 +114,7 @@ class Classifier:
     ----------
     head : Head
         Calibrated.
-    backbone : LiteBackbone or Backbone
+    backbone : Backbone
         Feature extractor.
     views : tuple of View
         Views whose embeddings are averaged.
@@ -135,7 +133,7 @@ class Classifier:
     """
 
     head: Head
-    backbone: LiteBackbone | Backbone
+    backbone: Backbone
     views: tuple[View, ...]
     counterfactuals: tuple[str, ...]
     threshold: float
@@ -176,7 +174,7 @@ class Classifier:
         questions = self._list_questions()
         unique = tuple(dict.fromkeys(view for views in questions for view in views))
         recipe = Preprocessing(unique, trim=self.trim)
-        image = reading.read_image(source, max(recipe.min_side, THUMBNAIL_SIDE))
+        image = recipe.read(source)
         X, maps = self._embed(recipe.make_views(image))
         asked = np.stack([average_views(X, unique, views) for views in questions])
         y_proba = self.head.predict_proba(asked.astype(np.float64))
@@ -352,7 +350,7 @@ def load_classifier(folder: Path = MODEL) -> Classifier:
     backbone = about["backbone"]
     return Classifier(
         head=load_head(folder / "head.npz"),
-        backbone=LiteBackbone(
+        backbone=load_lite(
             folder / "backbone.tflite", backbone["sha256"], backbone["n_features"]
         ),
         views=tuple(View(*view) for view in about["preprocessing"]["views"]),

@@ -1,7 +1,7 @@
-"""Do the work of one machine on a Dask cluster, with the same results bit by bit.
+"""Have a Dask cluster fill the store of features, whatever happens to the cluster.
 
 Dask's scheduler hands tasks to workers, and hands them out again when a worker dies.
-What is added here: a task's result lies in a file before the task counts as done, a
+What is added here: a task's result lies in the store before the task counts as done, a
 lost scheduler is looked for again, and a task that fails for good is named.
 """
 
@@ -10,213 +10,142 @@ import functools
 import itertools
 import logging
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from nebula_utils.config import DEFAULT_BACKBONE
-from nebula_utils.errors import BackboneError, ClusterError, NebulaError, SourceError
-from nebula_utils.features.engines import load_extractor
-from nebula_utils.features.extraction import FORWARD_BATCH, list_pictures
-from nebula_utils.features.parts import (
-    PartStore,
-    PartTask,
-    compute_part,
-    make_tasks,
-    merge_parts,
+from nebula_utils.config import cache_dir
+from nebula_utils.errors import BackboneError, ClusterError, NebulaError
+from nebula_utils.features.backbone import load_backbone
+from nebula_utils.features.extraction import (
+    Extractor,
+    Hashes,
+    extract_features,
+    hash_files,
 )
-from nebula_utils.features.views import Preprocessing
 
 log = logging.getLogger(__name__)
 
 LOCAL = "local"
-PART_SIZE = 256  # pictures: seconds of work, 1 MB of features
+TASK_SIZE = 256  # pictures: seconds of work, 1 MB of features
 IN_FLIGHT = 2000  # tasks at the scheduler at once, so that its memory stays small
 RETRIES = 2  # of a task that raises; a worker's death has Dask's own count, 3
 CONNECTIONS = 5  # to the scheduler, one after the other, before giving up
 WORKERS_TIMEOUT = 600.0  # s that a queue may take to start the first worker
+DOWNLOADS = 16  # at once: an object store answers late, but many
 
-T = TypeVar("T")
-Loader = Callable[[str], Any]
+Loader = Callable[..., Extractor]
 
 
-@dataclass(frozen=True)
-class Job:
-    """What every worker needs to know, whatever its part."""
+class Job(NamedTuple):
+    """What every worker needs to know, whatever its task."""
 
-    store: PartStore
-    backbone: str
+    network: tuple[str, ...]
+    sha256: str
+    store: str
     load: Loader
-    batch_size: int
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What a worker says of a part that lies in the store."""
-
-    n_rows: int
-    failed: dict[int, str]
-
-
-def extract_on_cluster(
+def fill_store(
     paths: Sequence[Path | str],
-    parts: str,
-    backbone: str = DEFAULT_BACKBONE,
+    backbone: Extractor,
+    network: tuple[str, ...],
     scheduler: str = LOCAL,
     n_workers: int | None = None,
-    batch_size: int = FORWARD_BATCH,
-    part_size: int = PART_SIZE,
-    out: Path | None = None,
-    load: Loader = load_extractor,
-) -> list[tuple[str, str]]:
-    """Embed pictures on a Dask cluster, into parts and then into one file.
+    store: str | None = None,
+    task_size: int = TASK_SIZE,
+    load: Loader = load_backbone,
+) -> Hashes:
+    """Have pictures embedded on a Dask cluster, each as a whole.
 
     Parameters
     ----------
     paths : sequence of Path or str
         Files that all workers see, or addresses that fsspec opens.
-    parts : str
-        Folder or address that all workers see and can write.
-    backbone : str
-        As for `runtime.load_extractor`; each worker loads it once.
+    backbone : Extractor
+        The feature extractor, as this machine has it.
+    network : tuple of str
+        What ``load`` takes: name and engine. Each worker loads it once.
     scheduler : str
         ``"local"`` for worker processes on this machine, or an address such as
         ``tcp://10.0.0.1:8786``.
     n_workers : int, optional
         Worker processes of ``"local"``; default: one a core.
-    batch_size : int
-        Pictures in one forward pass; changes memory and time, not the result.
-    part_size : int
-        Pictures in a part.
-    out : Path, optional
-        The ``.npz`` to write, equal to what `features.extract_to_npz` writes;
-        default: leave it at the parts.
+    store : str, optional
+        As for `extraction.extract_features`; all workers see it and can write.
+    task_size : int
+        Pictures in a task, at most `extraction.SHARD_VIEWS`.
     load : callable
-        Name → backbone; importable on the workers.
+        ``network`` → extractor; importable on the workers.
 
     Returns
     -------
-    list of (path, reason)
-        The files that could not be used, in input order.
+    (dict of int to str, dict of int to str)
+        For `extraction.extract_features`, which then finds all features in the store.
 
     Raises
     ------
     ClusterError
-        If the cluster can't be reached, or a part failed for good. Finished parts
-        stay; the same call continues with the others.
-    SourceError
-        If no picture at all can be used.
+        If the cluster can't be reached, or a task failed for good. What is done
+        stays; the same call continues with the others.
     BackboneError
-        If a worker has other weights than this machine.
+        If a worker has other weights or another version than this machine.
     """
-    import_distributed()  # says what is missing before TensorFlow is loaded
-    loaded = load(backbone)
-    names = [str(path) for path in paths]
-    tasks = make_tasks(
-        [_make_absolute(name) for name in names],
-        loaded.sha256,
-        Preprocessing().key,
-        part_size,
+    names = [_make_absolute(str(path)) for path in paths]
+    starts = range(0, len(names), task_size)
+    tasks = [names[start : start + task_size] for start in starts]
+    place = _make_absolute(store or str(cache_dir() / "features"))
+    embed = functools.partial(
+        embed_shard, job=Job(network, backbone.sha256, place, load)
     )
-    store = PartStore(_make_absolute(parts))
-    job = Job(store, backbone, load, batch_size)
-    summaries = run_tasks(
-        functools.partial(embed_part, job=job), tasks, scheduler, n_workers
-    )
-    broken = {i: s for i, s in summaries.items() if isinstance(s, str)}
+    outcomes = run_tasks(embed, tasks, scheduler, n_workers)
+    broken = {i: s for i, s in outcomes.items() if isinstance(s, str)}
     if broken:
-        raise ClusterError(_explain_broken(broken, tasks, parts))
-    done = [summaries[i] for i in range(len(tasks))]
-    failed = [
-        (names[task.number * part_size + place], reason)
-        for task, summary in zip(tasks, done, strict=True)
-        for place, reason in summary.failed.items()
-    ]
-    if not any(summary.n_rows for summary in done):
-        first = f" ({failed[0][0]}: {failed[0][1]})" if failed else ""
-        raise SourceError(f"none of the {len(names)} pictures can be used{first}")
-    if out is not None:
-        name = f"{loaded.name} {loaded.sha256}"
-        rows = [summary.n_rows for summary in done]
-        merge_parts(tasks, rows, names, store, out, loaded.n_features, name)
-    return failed
+        raise ClusterError(_explain_broken(broken, tasks))
+    contents: dict[int, str] = {}
+    failed: dict[int, str] = {}
+    for i, start in enumerate(starts):
+        for mine, theirs in zip((contents, failed), outcomes[i], strict=True):
+            mine |= {start + place: text for place, text in theirs.items()}
+    return contents, failed
 
 
-def extract_source(
-    source: Path, out: Path, parts: str | None = None, **options: Any
-) -> list[tuple[str, str]]:
-    """Embed a folder or a manifest's pictures on a cluster into one file.
-
-    Parameters
-    ----------
-    source, out : Path
-        As for `features.extract_to_npz`.
-    parts : str, optional
-        Where parts go; default: ``out`` with ``.parts`` behind it. They stay there.
-    **options
-        As for `extract_on_cluster`.
-
-    Returns
-    -------
-    list of (path, reason)
-        The files that could not be used.
-
-    Raises
-    ------
-    ClusterError, SourceError, BackboneError
-        As `extract_on_cluster`.
-    """
-    paths = list_pictures(source)
-    if not paths:
-        raise SourceError(f"no picture in {source} can be used")
-    return extract_on_cluster(paths, parts or f"{out}.parts", out=out, **options)
-
-
-def embed_part(task: PartTask, job: Job) -> Summary:
-    """Compute one part, on a worker; see `parts.compute_part`.
-
-    Parameters
-    ----------
-    task : PartTask
-        Which pictures.
-    job : Job
-        The rest.
-
-    Returns
-    -------
-    Summary
+def embed_shard(paths: Sequence[str], job: Job) -> Hashes:
+    """Put the features of some pictures into the store, on a worker.
 
     Raises
     ------
     BackboneError
-        If this worker has other weights or another preprocessing than the client.
+        If this worker has other weights or another version than the client.
+    CacheError
+        If the store can't be written.
+    OSError
+        If a picture's server fails; a picture that is not there is only noted.
     """
-    part = compute_part(
-        task, job.store, functools.partial(_get_backbone, task, job), job.batch_size
-    )
-    return Summary(len(part.features), part.failed)
-
-
-def _get_backbone(task: PartTask, job: Job) -> Any:
-    backbone = _load_once(job.backbone, job.load)
-    if (backbone.sha256, Preprocessing().key) != (task.network, task.preprocessing):
+    backbone = _load_once(job.network, job.load)
+    if backbone.sha256 != job.sha256:
         raise BackboneError(
-            f"a worker's {job.backbone} or its version of nebula_utils is not the one "
-            "of the machine that asks: install the same version and weights on both"
+            f"a worker's {job.network[0]} or its version of nebula_utils is not the "
+            "one of the machine that asks: install the same version and weights on both"
         )
-    return backbone
+    with _bring_here(paths) as files:
+        hashes = hash_files(files)
+        extract_features(
+            files, backbone, store=job.store, hashes=hashes, whole_shard=True
+        )
+    return hashes
 
 
 def run_tasks(
-    function: Callable[[T], Any],
-    tasks: Sequence[T],
+    function: Callable[[Any], Any],
+    tasks: Sequence[Any],
     scheduler: str = LOCAL,
     n_workers: int | None = None,
-    unit: str = "part",
 ) -> dict[int, Any]:
     """Call a function on each task on a cluster, whatever happens to the cluster.
 
@@ -227,9 +156,7 @@ def run_tasks(
     tasks : sequence
         Its arguments.
     scheduler, n_workers
-        As for `extract_on_cluster`.
-    unit : str
-        What a task is called in the progress bar.
+        As for `fill_store`.
 
     Returns
     -------
@@ -246,8 +173,7 @@ def run_tasks(
     """
     outcomes: dict[int, Any] = {}
     lost: Exception | None = None
-    progress = tqdm(total=len(tasks), unit=unit, desc=scheduler, disable=None)
-    with progress:
+    with tqdm(total=len(tasks), unit="task", desc=scheduler, disable=None) as progress:
         for _ in range(CONNECTIONS):
             waiting = [i for i in range(len(tasks)) if i not in outcomes]
             if not waiting:
@@ -272,21 +198,17 @@ def run_tasks(
 def connect(scheduler: str, n_workers: int | None = None) -> Iterator[Any]:
     """Give a client of a Dask cluster, whose first worker is there.
 
-    Parameters
-    ----------
-    scheduler, n_workers
-        As for `extract_on_cluster`.
-
-    Yields
-    ------
-    distributed.Client
-
     Raises
     ------
     ClusterError
         If Dask is not installed, or the scheduler or a worker can't be had.
     """
-    distributed = import_distributed()
+    try:
+        import distributed
+    except ImportError as error:
+        raise ClusterError(
+            f"a cluster needs Dask ({error}): pip install 'nebula-utils[cluster]'"
+        ) from None
     with contextlib.ExitStack() as stack:
         # Dask leaves settings for its workers in our own environment.
         stack.callback(_restore_environment, dict(os.environ))
@@ -304,25 +226,9 @@ def connect(scheduler: str, n_workers: int | None = None) -> Iterator[Any]:
         yield client
 
 
-def import_distributed() -> Any:
-    """Import Dask's scheduler library.
-
-    Raises
-    ------
-    ClusterError
-        If it is not installed.
-    """
-    try:
-        import distributed
-    except ImportError as error:
-        raise ClusterError(
-            f"a cluster needs Dask ({error}): pip install 'nebula-utils[cluster]'"
-        ) from None
-    return distributed
-
-
 def _restore_environment(saved: dict[str, str]) -> None:
-    os.environ.clear()
+    for name in set(os.environ) - set(saved):
+        del os.environ[name]
     os.environ.update(saved)
 
 
@@ -340,13 +246,16 @@ def _start_local(distributed: Any, n_workers: int | None) -> Any:
         processes=True,  # each with its own network; one can die without the others
         dashboard_address=None,
         silence_logs=logging.CRITICAL,
-        # Else each worker's TensorFlow would want all cores.
+        # Else each worker would want all cores.
         env={"TF_NUM_INTRAOP_THREADS": str(threads)},
     )
 
 
 def _stream(
-    client: Any, function: Callable[[T], Any], tasks: Sequence[T], waiting: list[int]
+    client: Any,
+    function: Callable[[Any], Any],
+    tasks: Sequence[Any],
+    waiting: list[int],
 ) -> Iterator[tuple[int, Any]]:
     """Yield (index, result or error) as tasks end; OSError if the scheduler is lost."""
     from distributed import as_completed
@@ -375,24 +284,43 @@ def _stream(
 _LOAD_LOCK = threading.Lock()  # a worker may have several threads
 
 
-def _load_once(name: str, load: Loader) -> Any:
+def _load_once(network: tuple[str, ...], load: Loader) -> Extractor:
     with _LOAD_LOCK:
-        return _load_cached(name, load)
+        return _load_cached(network, load)
 
 
 @functools.lru_cache(maxsize=1)
-def _load_cached(name: str, load: Loader) -> Any:
-    return load(name)
+def _load_cached(network: tuple[str, ...], load: Loader) -> Extractor:
+    return load(*network)
 
 
-def _explain_broken(
-    broken: dict[int, str], tasks: Sequence[PartTask], parts: str
-) -> str:
+@contextlib.contextmanager
+def _bring_here(paths: Sequence[str]) -> Iterator[list[Path]]:
+    """Give local files for all paths; what an address holds is there for the block."""
+    with (
+        tempfile.TemporaryDirectory(prefix="nebula-") as folder,
+        ThreadPoolExecutor(DOWNLOADS) as pool,
+    ):
+        numbered = (Path(folder) / str(number) for number in range(len(paths)))
+        yield list(pool.map(_bring_file, paths, numbered))
+
+
+def _bring_file(path: str, copy: Path) -> Path:
+    if "://" not in path:
+        return Path(path)
+    import fsspec
+
+    with contextlib.suppress(FileNotFoundError), fsspec.open(path, "rb") as stream:
+        copy.write_bytes(stream.read())
+    return copy  # if it is not there, it is told as any other
+
+
+def _explain_broken(broken: dict[int, str], tasks: Sequence[Sequence[str]]) -> str:
     first = min(broken)
-    paths = tasks[first].paths
+    paths = tasks[first]
     return (
-        f"{len(broken)} of {len(tasks)} parts failed on every try; the first holds "
+        f"{len(broken)} of {len(tasks)} tasks failed on every try; the first holds "
         f"{len(paths)} pictures, {paths[0]} to {paths[-1]}: {broken[first]}\n"
-        f"The other parts are done and stay in {parts}: the same command tries only "
-        "the rest again"
+        "The features of the others are stored: the same command tries only the rest "
+        "again"
     )

@@ -1,46 +1,56 @@
-"""Turn pictures into embeddings, once: views, batches, and a cache that can be trusted.
+"""Turn pictures into embeddings, once: one decode, all views, and a store of them.
 
-One picture is decoded once and gives one or more *views*: a crop, at an input size of
-the network, in some colours. A `Preprocessing` lists the views; its key, the backbone's
-fingerprint and the picture's bytes together name an embedding for good, which is why a
-second run does no forward pass.
+A picture's bytes, the view, the network with its engine, and the code of all this
+together name an embedding for good. Who has them all finds it in the store, whoever put
+it there: this process, another one, or a worker of a cluster (`cluster`).
 """
 
-import contextlib
 import csv
-import hashlib
+import functools
 import itertools
 import logging
+import os
+import sys
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
-from nebula_utils.config import DEFAULT_BACKBONE, PICTURE_SUFFIXES, cache_dir
+from nebula_utils.config import DEFAULT_BACKBONE, PICTURE_SUFFIXES
 from nebula_utils.errors import ImageError, SourceError
-from nebula_utils.features.engines import load_extractor
+from nebula_utils.features.augmentation import DustyCrops, RandomCrops, SimulatedScenes
+from nebula_utils.features.backbone import load_backbone
+from nebula_utils.features.engines import FLOAT32, count_cores
+from nebula_utils.features.store import FeatureStore
 from nebula_utils.features.views import Preprocessing
-from nebula_utils.files import DAMAGED, compute_sha256, write_atomic
+from nebula_utils.files import compute_sha256, write_atomic
 from nebula_utils.images import reading
 
 log = logging.getLogger(__name__)
 
-IMAGES_A_PART = 64  # pictures in one file of the cache
+SHARD_VIEWS = 512  # embeddings in one file of the store: two seconds of work
+FORWARD_BATCH = 8  # views in one forward pass: as fast as 32, in a quarter of the room
+AHEAD = 2  # batches that each thread may be ahead of what is stored
 HASHED_AT_ONCE = 512  # files
-FORWARD_BATCH = 32  # views in one forward pass
-DECODERS = 2  # threads that decode while the network works
 
-# Makes the views of one picture, or says why it can't be used.
-Job = Callable[[], list[np.ndarray] | str]
+T = TypeVar("T")
+U = TypeVar("U")
+Views = Preprocessing | RandomCrops | DustyCrops
+# Of files, by their place in the list: hashes, and why others can't be read.
+Hashes = tuple[dict[int, str], dict[int, str]]
 
 
 class Extractor(Protocol):
-    """What embedding needs of a backbone: TensorFlow's and LiteRT's both have it."""
+    """What embedding needs of a backbone; `backbone.Backbone` has it."""
+
+    @property
+    def name(self) -> str:
+        """What it was asked for by."""
 
     @property
     def n_features(self) -> int:
@@ -48,44 +58,13 @@ class Extractor(Protocol):
 
     @property
     def sha256(self) -> str:
-        """Fingerprint of the network; part of every feature cache's key."""
+        """Fingerprint of network and engine; part of every feature's key."""
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Embed a batch; see `backbone.Backbone.embed`."""
 
-
-class ViewMaker(Protocol):
-    """What makes views of a picture: `Preprocessing` and the makers in `augment`."""
-
-    @property
-    def key(self) -> str:
-        """The maker in one line; equal keys give equal pixels."""
-
-    @property
-    def n_views(self) -> int:
-        """How many views there are."""
-
-    @property
-    def min_side(self) -> int:
-        """Shorter side, px, below which decoding at reduced size costs detail."""
-
-    def make_views(self, image: np.ndarray, seed: int = 0) -> list[np.ndarray]:
-        """Return the views of one picture, float32 in [0, 1]."""
-
-
-class SceneMaker(Protocol):
-    """What makes views of nothing but a seed: `augment.SimulatedScenes`."""
-
-    @property
-    def key(self) -> str:
-        """The maker in one line; equal keys give equal pixels."""
-
-    @property
-    def n_views(self) -> int:
-        """How many views there are."""
-
-    def simulate_views(self, seed: int) -> list[np.ndarray]:
-        """Return the views of one simulated scene, float32 in [0, 1]."""
+    def fork(self) -> "Extractor":
+        """Return the same for one of several threads that embed at once."""
 
 
 class Features(NamedTuple):
@@ -106,12 +85,21 @@ class Features(NamedTuple):
     failed: dict[int, str]
 
 
+class _Job(NamedTuple):
+    """A picture, which of its views to make, and how."""
+
+    content: str
+    columns: list[int]
+    make: Callable[[list[int]], list[np.ndarray]]
+
+
 def extract_features(
     paths: Sequence[Path | str],
     backbone: Extractor,
-    maker: ViewMaker = Preprocessing(),  # noqa: B008 - frozen, so safe as a default
-    use_cache: bool = True,
-    batch_size: int = FORWARD_BATCH,
+    views: Views = Preprocessing(),  # noqa: B008 - frozen, so safe as a default
+    store: str | None = None,
+    hashes: Hashes | None = None,
+    whole_shard: bool = False,
 ) -> Features:
     """Embed pictures with a frozen backbone, or read what was embedded before.
 
@@ -121,12 +109,16 @@ def extract_features(
         Image files.
     backbone : Extractor
         Loaded feature extractor; its weights are not changed.
-    maker : Preprocessing or a maker of `augment`
+    views : Preprocessing, RandomCrops or DustyCrops
         Which views to embed.
-    use_cache : bool
-        Whether to read and write ``$NEBULA_CACHE/features``.
-    batch_size : int
-        Views in one forward pass; changes memory and time, not the result.
+    store : str, optional
+        Folder, or address for fsspec, where embeddings are kept; default:
+        ``$NEBULA_CACHE/features``.
+    hashes : (dict of int to str, dict of int to str), optional
+        What `hash_files` gives, if it is known.
+    whole_shard : bool
+        Whether these pictures are a shard: then they are looked up as such only,
+        which needs no list of all that is stored.
 
     Returns
     -------
@@ -136,30 +128,28 @@ def extract_features(
     Raises
     ------
     CacheError
-        If the cache can't be written.
-
-    Notes
-    -----
-    An embedding does not depend on which other pictures are asked for: networks give
-    the same bits in batches of any size from two up, and a single view is doubled.
+        If the store can't be written.
     """
-    keys, failed = _hash_files(paths)
+    contents, unreadable = hashes or hash_files(paths)
+    failed = dict(unreadable)
     jobs = {
-        key: partial(_read_views, paths[i], key, maker)
-        for i, key in reversed(keys.items())
+        content: functools.partial(_read_views, paths[i], content, views)
+        for i, content in reversed(contents.items())
     }
-    rows = _list_rows(keys)
-    X = np.empty((len(paths), maker.n_views, backbone.n_features), np.float32)
-    unusable = _embed_cached(jobs, rows, X, backbone, maker, use_cache, batch_size)
-    failed |= {i: unusable[key] for i, key in keys.items() if key in unusable}
+    labels = _label(views)
+    X = np.empty((len(paths), len(labels), backbone.n_features), np.float32)
+    shards = FeatureStore(_make_parts(backbone, views), store, whole_shard)
+    reasons = _fill(X, contents, jobs, labels, backbone, shards)
+    failed |= {i: reasons[c] for i, c in contents.items() if c in reasons}
     kept = np.array([i for i in range(len(paths)) if i not in failed], int)
     for row, i in enumerate(kept):  # in place: another copy may be too much
-        X[row] = X[i]
+        if row != i:
+            X[row] = X[i]
     return Features(X[: len(kept)], kept, failed)
 
 
 def extract_simulated(
-    seeds: Sequence[int], backbone: Extractor, maker: SceneMaker, use_cache: bool = True
+    seeds: Sequence[int], backbone: Extractor, scenes: SimulatedScenes
 ) -> np.ndarray:
     """Embed simulated scenes, or read what was embedded before.
 
@@ -169,22 +159,21 @@ def extract_simulated(
         One a scene.
     backbone : Extractor
         Loaded feature extractor.
-    maker : augment.SimulatedScenes
+    scenes : SimulatedScenes
         Which scenes.
-    use_cache : bool
-        Whether to read and write ``$NEBULA_CACHE/features``.
 
     Returns
     -------
     ndarray of shape (n_scenes, n_views, n_features), float32
     """
-    keys = {
-        i: hashlib.sha256(f"scene {seed}".encode()).hexdigest()
+    contents = {i: f"scene {seed}" for i, seed in enumerate(seeds)}
+    jobs = {
+        contents[i]: functools.partial(_simulate_views, seed, scenes)
         for i, seed in enumerate(seeds)
     }
-    jobs = {key: partial(maker.simulate_views, seeds[i]) for i, key in keys.items()}
-    X = np.empty((len(seeds), maker.n_views, backbone.n_features), np.float32)
-    _embed_cached(jobs, _list_rows(keys), X, backbone, maker, use_cache, FORWARD_BATCH)
+    X = np.empty((len(seeds), scenes.n_views, backbone.n_features), np.float32)
+    shards = FeatureStore(_make_parts(backbone, scenes))
+    _fill(X, contents, jobs, _label(scenes), backbone, shards)
     return X
 
 
@@ -192,7 +181,10 @@ def extract_to_npz(
     source: Path,
     out: Path,
     backbone: str = DEFAULT_BACKBONE,
-    batch_size: int = FORWARD_BATCH,
+    engine: str = FLOAT32,
+    scheduler: str | None = None,
+    n_workers: int | None = None,
+    store: str | None = None,
 ) -> list[tuple[str, str]]:
     """Embed a folder of pictures, or those that a manifest lists, into one file.
 
@@ -204,10 +196,14 @@ def extract_to_npz(
     out : Path
         The ``.npz`` to write: ``features`` float32 (n, d), ``path`` (n,), ``backbone``
         and ``preprocessing``.
-    backbone : str
-        As for `runtime.load_extractor`.
-    batch_size : int
-        Views in one forward pass; changes memory and time, not the result.
+    backbone, engine : str
+        As for `backbone.load_backbone`.
+    scheduler : str, optional
+        Have a Dask cluster fill the store first; see `cluster.fill_store`.
+    n_workers : int, optional
+        Worker processes of a cluster on this machine; default: one a core.
+    store : str, optional
+        As for `extract_features`; all workers must see it.
 
     Returns
     -------
@@ -219,10 +215,15 @@ def extract_to_npz(
     SourceError
         If the source has no picture at all that can be used.
     """
-    paths = list_pictures(source)
-    recipe = Preprocessing()
-    loaded = load_extractor(backbone)
-    found = extract_features(paths, loaded, recipe, batch_size=batch_size)
+    paths, hashes = list_pictures(source), None
+    loaded = load_backbone(backbone, engine)
+    if scheduler and paths:
+        from nebula_utils.features.cluster import fill_store
+
+        hashes = fill_store(
+            paths, loaded, (backbone, engine), scheduler, n_workers, store
+        )
+    found = extract_features(paths, loaded, store=store, hashes=hashes)
     failed = [(str(paths[i]), reason) for i, reason in sorted(found.failed.items())]
     if not len(found.kept):
         first = f" ({failed[0][0]}: {failed[0][1]})" if failed else ""
@@ -233,71 +234,9 @@ def extract_to_npz(
             features=found.X[:, 0],
             path=np.array([str(paths[i]) for i in found.kept]),
             backbone=np.array(f"{loaded.name} {loaded.sha256}"),
-            preprocessing=np.array(recipe.key),
+            preprocessing=np.array(Preprocessing().key),
         )
     return failed
-
-
-class FeatureCache:
-    """Embeddings on disk, in parts that are written whole or not at all.
-
-    Parameters
-    ----------
-    backbone : Extractor
-        Its fingerprint is part of the folder's name.
-    maker : Preprocessing or a maker of `augment`
-        Its key is part of the folder's name.
-
-    Notes
-    -----
-    A part is an ``.npz`` with the pictures' hashes, their embeddings and a checksum.
-    Two processes may fill one cache at once: parts never change once they are there,
-    and a picture that stands in two has the same embedding in both.
-    """
-
-    def __init__(self, backbone: Extractor, maker: ViewMaker | SceneMaker) -> None:
-        name = hashlib.sha256(f"{backbone.sha256} {maker.key}".encode()).hexdigest()
-        self.folder = cache_dir() / "features" / name[:20]
-        self.shape = (maker.n_views, backbone.n_features)
-
-    def read_parts(self, wanted: set[str]) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the embeddings of those of the wanted pictures that are there.
-
-        Part by part, no picture twice. A damaged part is reported and removed.
-        """
-        waiting = set(wanted)
-        for file in sorted(self.folder.glob("part-*.npz")):
-            try:
-                found = self._read_part(file, waiting)
-            except FileNotFoundError:  # another process found it damaged, too
-                continue
-            except DAMAGED as error:
-                log.warning("%s is damaged (%s): computed again", file, error)
-                with contextlib.suppress(OSError):  # a cache that is only read
-                    file.unlink(missing_ok=True)
-                continue
-            waiting -= found.keys()
-            yield found
-
-    def write(self, part: dict[str, np.ndarray]) -> None:
-        """Add embeddings, one array of shape (n_views, n_features) a picture."""
-        keys = np.array(list(part), "S64")
-        X = np.stack(list(part.values())).astype(np.float32)
-        checksum = _checksum(keys, X)
-        with write_atomic(self.folder / f"part-{checksum[:20]}.npz") as temporary:
-            np.savez(temporary, keys=keys, X=X, checksum=np.array(checksum))
-
-    def _read_part(self, file: Path, wanted: set[str]) -> dict[str, np.ndarray]:
-        with np.load(file, allow_pickle=False) as part:
-            keys = [key.decode() for key in part["keys"]]
-            if wanted.isdisjoint(keys):
-                return {}
-            X = part["X"]
-            if _checksum(part["keys"], X) != str(part["checksum"]):
-                raise ValueError("its checksum is wrong")
-        if X.shape[1:] != self.shape:
-            raise ValueError(f"its embeddings have shape {X.shape[1:]}")
-        return {key: x for key, x in zip(keys, X, strict=True) if key in wanted}
 
 
 def list_pictures(source: Path) -> list[Path | str]:
@@ -325,7 +264,7 @@ def list_pictures(source: Path) -> list[Path | str]:
         return sorted(
             file
             for file in source.rglob("*")
-            if (file.is_file() or _leads_nowhere(file))
+            if (file.is_file() or file.is_symlink() and not file.exists())
             and file.suffix.lower() in PICTURE_SUFFIXES
             and not any(part.startswith(hidden) for part in file.parts[-2:])
         )
@@ -357,47 +296,30 @@ def embed_views(
     -------
     ndarray of shape (n_images, n_views, n_features), float32
     """
-    n_views = len(batch[0])
-    X = np.empty((len(batch) * n_views, backbone.n_features), np.float32)
     flat = [view for views in batch for view in views]
-    sizes = np.array([len(view) for view in flat])
-    for size in np.unique(sizes):
-        members = np.flatnonzero(sizes == size)
-        for start in range(0, len(members), FORWARD_BATCH):
-            rows = members[start : start + FORWARD_BATCH]
-            stack = np.stack([flat[row] for row in rows])
-            if len(rows) == 1:  # alone, a view would get other last bits
-                stack = np.repeat(stack, 2, axis=0)
-            X[rows] = backbone.embed(stack)[: len(rows)]
-    return X.reshape(len(batch), n_views, backbone.n_features)
+    return _embed(flat, backbone).reshape(len(batch), -1, backbone.n_features)
 
 
-def _leads_nowhere(file: Path) -> bool:
-    """Tell whether this is a link to a file that is not there: to be listed, too."""
-    return file.is_symlink() and not file.exists()
-
-
-def _hash_files(
-    paths: Sequence[Path | str],
-) -> tuple[dict[int, str], dict[int, str]]:
-    keys: dict[int, str] = {}
+def hash_files(paths: Sequence[Path | str]) -> Hashes:
+    """Return the SHA-256 of each file by its place, and why others can't be read."""
+    contents: dict[int, str] = {}
     failed: dict[int, str] = {}
-    waiting = iter(paths)
     # Not all at once: what a pool remembers of a call is larger than its result.
-    chunks = iter(lambda: list(itertools.islice(waiting, HASHED_AT_ONCE)), [])
-    with ThreadPoolExecutor(DECODERS) as pool:
-        outcomes = (pool.map(_hash_file, chunk) for chunk in chunks)
-        for index, (key, reason) in enumerate(itertools.chain.from_iterable(outcomes)):
-            if reason:
-                failed[index] = reason
-            else:
-                keys[index] = key
-    return keys, failed
+    for index, (content, reason) in enumerate(
+        _map_ahead(_hash_file, paths, count_cores(), HASHED_AT_ONCE)
+    ):
+        if reason:
+            failed[index] = reason
+        else:
+            contents[index] = content
+    return contents, failed
 
 
 def _hash_file(path: Path | str) -> tuple[str, str]:
     try:
-        return compute_sha256(Path(path)), ""
+        found = os.stat(path)
+        state = (found.st_size, found.st_mtime_ns, found.st_ino)
+        return _hash_unchanged(str(path), state), ""
     except FileNotFoundError:
         return "", "no such file: check its name and folder"
     except (OSError, ValueError) as error:
@@ -405,91 +327,168 @@ def _hash_file(path: Path | str) -> tuple[str, str]:
         return "", f"the file can't be read: {reason}"
 
 
-def _list_rows(keys: Mapping[int, str]) -> dict[str, list[int]]:
-    """Return the places of each key; copies of a picture have one key."""
-    rows: dict[str, list[int]] = {}
-    for i, key in keys.items():
-        rows.setdefault(key, []).append(i)
-    return rows
+@functools.lru_cache(20_000)
+def _hash_unchanged(path: str, state: tuple[int, ...]) -> str:
+    """Hash a file once a process, unless it was written meanwhile."""
+    return compute_sha256(Path(path))
 
 
-def _embed_cached(
-    jobs: Mapping[str, Job],
-    rows: Mapping[str, list[int]],
+def _make_parts(backbone: Extractor, views: Views | SimulatedScenes) -> tuple[Any, ...]:
+    """Return what decides an embedding beside the picture and the view."""
+    code = sys.modules[type(views).__module__]
+    if isinstance(
+        views, Preprocessing
+    ):  # a view is the same, whatever others there are
+        return backbone.sha256, replace(views, views=()), views.min_side, code
+    return backbone.sha256, views, code
+
+
+def _label(views: Views | SimulatedScenes) -> list[Hashable]:
+    if isinstance(views, Preprocessing):
+        return list(views.views)
+    return list(range(views.n_views))
+
+
+def _read_views(
+    path: Path | str, content: str, views: Views, columns: list[int]
+) -> list[np.ndarray]:
+    image = reading.read_image(Path(path), views.min_side)
+    seed = int(content[:12], 16)
+    if isinstance(views, Preprocessing):
+        few = replace(views, views=tuple(views.views[i] for i in columns))
+        return few.make_views(image, seed)
+    made = views.make_views(image, seed)
+    return [made[i] for i in columns]
+
+
+def _simulate_views(
+    seed: int, scenes: SimulatedScenes, columns: list[int]
+) -> list[np.ndarray]:
+    made = scenes.simulate_views(seed)
+    return [made[i] for i in columns]
+
+
+def _fill(
     X: np.ndarray,
+    contents: Mapping[int, str],
+    jobs: Mapping[str, Callable[[list[int]], list[np.ndarray]]],
+    labels: Sequence[Hashable],
     backbone: Extractor,
-    maker: ViewMaker | SceneMaker,
-    use_cache: bool,
-    batch_size: int,
+    store: FeatureStore,
 ) -> dict[str, str]:
-    """Fill X's rows; return failures by key. Only jobs not in the cache are run."""
-    cache = FeatureCache(backbone, maker) if use_cache else None
-    missing = dict(jobs)
-    for stored in cache.read_parts(set(jobs)) if cache else ():
-        for key, x in stored.items():
-            X[rows[key]] = x
-            del missing[key]
-    unusable: dict[str, str] = {}
-    part: dict[str, np.ndarray] = {}
-    a_batch = max(2, batch_size // maker.n_views)
-    for key, outcome in _embed_jobs(missing, backbone, a_batch):
+    """Fill X's rows from the store, else compute; return failures by content."""
+    rows: dict[str, list[int]] = {}  # copies of a picture have one content
+    for i, content in contents.items():
+        rows.setdefault(content, []).append(i)
+    wanted = {
+        store.name(content, label): (content, column)
+        for content in rows
+        for column, label in enumerate(labels)
+    }
+    reasons: dict[str, str] = {}
+    for name, found in store.read(wanted.keys()):
+        content, column = wanted.pop(name)
+        if isinstance(found, str):
+            reasons[content] = found
+        else:
+            X[rows[content], column] = found
+    missing: dict[str, list[int]] = {}
+    for content, column in wanted.values():
+        missing.setdefault(content, []).append(column)
+    waiting = [_Job(content, cols, jobs[content]) for content, cols in missing.items()]
+    shard: dict[str, np.ndarray | str] = {}
+    for job, outcome in _compute(waiting, backbone):
         if isinstance(outcome, str):
-            unusable[key] = outcome
-            continue
-        part[key] = X[rows[key]] = outcome
-        if cache and len(part) == IMAGES_A_PART:
-            cache.write(part)
-            part = {}
-    if cache and part:
-        cache.write(part)
-    return unusable
+            reasons[job.content] = outcome
+        else:
+            X[np.ix_(rows[job.content], job.columns)] = outcome
+        for k, column in enumerate(job.columns):
+            name = store.name(job.content, labels[column])
+            shard[name] = outcome if isinstance(outcome, str) else outcome[k]
+        if len(shard) >= SHARD_VIEWS:
+            store.write(shard, backbone.n_features)
+            shard = {}
+    if shard:
+        store.write(shard, backbone.n_features)
+    return reasons
 
 
-def _embed_jobs(
-    jobs: Mapping[str, Job], backbone: Extractor, a_batch: int
-) -> Iterator[tuple[str, np.ndarray | str]]:
-    """Yield (key, embedding or reason) of each job, making views ahead in threads."""
+def _compute(
+    jobs: Sequence[_Job], backbone: Extractor
+) -> Iterator[tuple[_Job, np.ndarray | str]]:
+    """Yield each job's embeddings, or why there are none, in order.
+
+    Every thread decodes, makes views and embeds them in turn, so that all cores are
+    busy whichever of these takes longest.
+    """
     if not jobs:
         return
-    ready: list[tuple[str, list[np.ndarray]]] = []
-    progress = tqdm(total=len(jobs), desc="embedding", unit="image", disable=None)
-    with ThreadPoolExecutor(DECODERS) as pool, progress:
-        waiting = iter(jobs.values())
-        ahead = deque(
-            pool.submit(job) for job in itertools.islice(waiting, 4 * a_batch)
+    from tqdm import tqdm
+
+    own = threading.local()
+
+    def embed(batch: list[_Job]) -> list[tuple[_Job, np.ndarray | str]]:
+        if not hasattr(own, "backbone"):
+            own.backbone = backbone.fork()
+        made = [_try(job) for job in batch]
+        X = _embed(
+            [view for views in made if not isinstance(views, str) for view in views],
+            own.backbone,
         )
-        for key in jobs:
-            views = ahead.popleft().result()
-            for job in itertools.islice(waiting, 1):
-                ahead.append(pool.submit(job))
-            progress.update()
-            if isinstance(views, str):
-                yield key, views
-                continue
-            ready.append((key, views))
-            if len(ready) == a_batch:
-                yield from _embed_ready(ready, backbone)
-                ready = []
-        if ready:
-            yield from _embed_ready(ready, backbone)
+        start, found = 0, []
+        for job, views in zip(batch, made, strict=True):
+            stop = start if isinstance(views, str) else start + len(views)
+            found.append((job, views if isinstance(views, str) else X[start:stop]))
+            start = stop
+        return found
+
+    with tqdm(total=len(jobs), desc="embedding", unit="image", disable=None) as bar:
+        for batch in _map_ahead(embed, _make_batches(jobs), count_cores(), AHEAD):
+            yield from batch
+            bar.update(len(batch))
 
 
-def _embed_ready(
-    ready: list[tuple[str, list[np.ndarray]]], backbone: Extractor
-) -> Iterator[tuple[str, np.ndarray]]:
-    X = embed_views([views for _, views in ready], backbone)
-    yield from zip([key for key, _ in ready], X, strict=True)
+def _make_batches(jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
+    """Put jobs together that fill one forward pass."""
+    batch: list[_Job] = []
+    for job in jobs:
+        batch.append(job)
+        if sum(len(one.columns) for one in batch) >= FORWARD_BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
-def _read_views(path: Path | str, key: str, maker: ViewMaker) -> list[np.ndarray] | str:
+def _try(job: _Job) -> list[np.ndarray] | str:
     try:
-        image = reading.read_image(Path(path), maker.min_side)
-        return maker.make_views(image, seed=int(key[:12], 16))
+        return job.make(job.columns)
     except ImageError as error:
         return str(error)
 
 
-def _checksum(keys: np.ndarray, X: np.ndarray) -> str:
-    digest = hashlib.sha256(keys.tobytes())
-    digest.update(np.ascontiguousarray(X).data)
-    return digest.hexdigest()
+def _embed(views: Sequence[np.ndarray], backbone: Extractor) -> np.ndarray:
+    X = np.empty((len(views), backbone.n_features), np.float32)
+    sizes = np.array([len(view) for view in views])
+    for size in np.unique(sizes):
+        members = np.flatnonzero(sizes == size)
+        for start in range(0, len(members), FORWARD_BATCH):
+            rows = members[start : start + FORWARD_BATCH]
+            X[rows] = backbone.embed(np.stack([views[row] for row in rows]))
+    return X
+
+
+def _map_ahead(
+    function: Callable[[T], U], items: Iterable[T], n_threads: int, ahead: int
+) -> Iterator[U]:
+    """Call a function on items in threads, in order, never far ahead of the reader."""
+    waiting = iter(items)
+    with ThreadPoolExecutor(n_threads) as pool:
+        futures = deque(
+            pool.submit(function, item)
+            for item in itertools.islice(waiting, n_threads * (1 + ahead))
+        )
+        while futures:
+            yield futures.popleft().result()
+            for item in itertools.islice(waiting, 1):
+                futures.append(pool.submit(function, item))

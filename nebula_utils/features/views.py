@@ -1,12 +1,15 @@
-"""What a network is shown of a picture: squares of one size, as they are or recoloured.
+"""What a network is shown of a picture: squares of one size, as they are or changed.
 
-One code path for the study and for what is served: which square, which size and which
-colours is decided here, and nowhere else.
+One code path for the study and for what is served: how large a picture is decoded,
+which square is cut, at which size and in which colours is decided here and nowhere
+else.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,10 +18,11 @@ from nebula_utils.config import IMAGE_SIZE
 from nebula_utils.counterfactuals import colour
 from nebula_utils.images import reading
 
-# Raised when the same recipe gives other pixels than before.
-PREPROCESSING_VERSION = 1
+# Shorter side, px, down to which every picture may be decoded: twice what the network
+# sees, so that shrinking averages, and what the page shows.
+DECODED_SIDE = 512
 
-# Corners (top, left) of the crops, as shares of the room that the crop leaves.
+# Middles of the crops, row before column, as shares of the square's side.
 CROPS: dict[str, tuple[float, float]] = {
     "centre": (0.5, 0.5),
     "top_left": (0.0, 0.0),
@@ -40,11 +44,14 @@ class View(NamedTuple):
     colour : str
         ``"as_is"``, a name from `colour.COUNTERFACTUALS`, or ``"random:K"``
         for the K-th colour-randomised copy; ``"red>grey"`` does both, in this order.
+    framing : str
+        ``"as_is"`` or a name from `framing.FRAMINGS`; comes before the crop.
     """
 
     size: int = IMAGE_SIZE
     crop: str = "whole"
     colour: str = "as_is"
+    framing: str = "as_is"
 
 
 @dataclass(frozen=True)
@@ -72,10 +79,9 @@ class Preprocessing:
 
     @property
     def key(self) -> str:
-        """The preprocessing in one line; equal keys give equal pixels."""
+        """The preprocessing in one line, for people."""
         return json.dumps(
             {
-                "version": PREPROCESSING_VERSION,
                 "inside": "0.85 if the border is dark" if self.trim else self.inside,
                 "zoom": self.zoom,
                 "views": [list(view) for view in self.views],
@@ -83,17 +89,30 @@ class Preprocessing:
         )
 
     @property
-    def n_views(self) -> int:
-        """How many views there are."""
-        return len(self.views)
-
-    @property
     def min_side(self) -> int:
         """Shorter side, px, below which decoding at reduced size costs detail."""
-        crops = [
-            v.size if v.crop == "whole" else v.size / self.zoom for v in self.views
-        ]
-        return int(np.ceil(max(crops) / self.inside))
+        kept = reading.INSIDE if self.trim else self.inside
+        needed = max(self._find_side(view) for view in self.views) / kept
+        return max(DECODED_SIDE, math.ceil(needed))
+
+    def read(self, source: Path | bytes) -> np.ndarray:
+        """Decode a picture as large as its views need it, and no larger.
+
+        Parameters
+        ----------
+        source : Path or bytes
+            A file, or its content.
+
+        Returns
+        -------
+        ndarray of shape (h, w, 3), uint8
+
+        Raises
+        ------
+        ImageError
+            If it can't be used as a picture.
+        """
+        return reading.read_image(source, self.min_side)
 
     def make_views(self, image: np.ndarray, seed: int = 0) -> list[np.ndarray]:
         """Return the views of one picture.
@@ -101,7 +120,7 @@ class Preprocessing:
         Parameters
         ----------
         image : ndarray of shape (h, w, 3), uint8
-            RGB, as `reading.read_image` gives it.
+            RGB, as `read` gives it.
         seed : int
             Decides the colours of the ``"random:K"`` views.
 
@@ -111,26 +130,33 @@ class Preprocessing:
             RGB in [0, 1], one a view.
         """
         if self.trim:
-            framed = reading.trim_border(image)
-        else:
-            framed = reading.crop_inside(image, self.inside)
-        square = reading.centre_crop(framed)
+            image = reading.trim_border(image)
+        elif self.inside < 1:
+            image = reading.crop_inside(image, self.inside)
         shaped = {
-            (size, crop): reading.to_float(
-                reading.resize_image(self._crop(square, crop), size, size)
-            )
-            for size, crop in {(view.size, view.crop) for view in self.views}
+            shape: self._cut(image, *shape)
+            for shape in {(view.size, view.crop, view.framing) for view in self.views}
         }
         return [
-            _colour(shaped[view.size, view.crop], view, seed) for view in self.views
+            _colour(shaped[view.size, view.crop, view.framing], view.colour, seed)
+            for view in self.views
         ]
 
-    def _crop(self, square: np.ndarray, crop: str) -> np.ndarray:
+    def _find_side(self, view: View) -> float:
+        """Return how many px of the whole square's side a view makes use of."""
+        return view.size if view.crop == "whole" else view.size / self.zoom
+
+    def _cut(self, image: np.ndarray, size: int, crop: str, frame: str) -> np.ndarray:
+        if frame != "as_is":
+            from nebula_utils.counterfactuals import framing
+
+            side = math.ceil(self._find_side(View(size, crop)))
+            image = framing.FRAMINGS[frame](image, size=side)
         if crop == "whole":
-            return square
-        side = max(1, round(len(square) * self.zoom))
-        top, left = (round(share * (len(square) - side)) for share in CROPS[crop])
-        return square[top : top + side, left : left + side]
+            square = reading.cut_square(image, size)
+        else:
+            square = reading.cut_square(image, size, self.zoom, CROPS[crop])
+        return reading.to_float(square)
 
 
 def apply_first(counterfactual: str, views: Sequence[View]) -> tuple[View, ...]:
@@ -138,6 +164,8 @@ def apply_first(counterfactual: str, views: Sequence[View]) -> tuple[View, ...]:
 
     A grey view after an intervention that keeps the luma is the grey view itself.
     """
+    if counterfactual not in colour.COUNTERFACTUALS:
+        return tuple(view._replace(framing=counterfactual) for view in views)
     return tuple(
         view._replace(colour=_chain(counterfactual, view.colour)) for view in views
     )
@@ -170,8 +198,8 @@ def average_views(
     return X[..., [made.index(view) for view in asked], :].mean(-2)
 
 
-def _colour(image: np.ndarray, view: View, seed: int) -> np.ndarray:
-    for step in view.colour.split(">"):
+def _colour(image: np.ndarray, steps: str, seed: int) -> np.ndarray:
+    for step in steps.split(">"):
         if step.startswith("random:"):
             copy = int(step.removeprefix("random:"))
             image = colour.randomise_colour(image[None], copy, indices=[seed])[0]

@@ -1,6 +1,7 @@
 """Write the classifier that `classify` and the app load: arrays, JSON and a text."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import pandas as pd
 from nebula_utils.classifier.classifier import FORMAT_VERSION
 from nebula_utils.config import DATA
 from nebula_utils.dataset.manifest import Dataset
+from nebula_utils.errors import BackboneError
 from nebula_utils.features.backbone import Backbone
-from nebula_utils.features.engines import export_lite
 from nebula_utils.features.views import Preprocessing, View
 from nebula_utils.files import compute_sha256, seal, write_atomic
 from nebula_utils.images import reading
@@ -68,7 +69,12 @@ def export_classifier(
     BackboneError
         If the backbone can't be converted for LiteRT.
     """
-    export_lite(backbone, folder / "backbone.tflite")
+    if backbone.file is None:
+        raise BackboneError(
+            f"{backbone.name} can't be converted for LiteRT: no classifier is exported"
+        )
+    with write_atomic(folder / "backbone.tflite") as temporary:
+        shutil.copyfile(backbone.file, temporary)
     head.save(folder / "head.npz")
     _write_neighbours(folder / "neighbours.npz", dataset, X)
     _write_examples(folder / "examples.npz", head, dataset, X)

@@ -19,7 +19,7 @@ from nebula_utils.features.augmentation import (
 )
 from nebula_utils.features.backbone import Backbone
 from nebula_utils.features.extraction import (
-    ViewMaker,
+    Views,
     extract_features,
     extract_simulated,
 )
@@ -139,7 +139,7 @@ def _simulate(dataset: Dataset, backbone: Backbone, size: int) -> list[Samples]:
 
 
 def _embed(
-    dataset: Dataset, rows: np.ndarray, backbone: Backbone, maker: ViewMaker
+    dataset: Dataset, rows: np.ndarray, backbone: Backbone, maker: Views
 ) -> np.ndarray:
     return extract_features(
         list(dataset.manifest["path"].iloc[rows]), backbone, maker

