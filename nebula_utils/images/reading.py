@@ -3,6 +3,7 @@
 Every function here works on arrays of shape (h, w, 3), uint8, RGB, 0–255, sRGB.
 """
 
+import functools
 import hashlib
 import io
 import os
@@ -54,9 +55,6 @@ _NOT_IMAGES = {
 }
 
 _CUT_SIGNS = ("truncated", "too small for requested", "end of file", "outside of file")
-
-# A filter for good, not catch_warnings(), which is not safe between threads.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def read_image(
@@ -385,6 +383,7 @@ def _describe_text(start: bytes) -> str:
 
 
 def _read_with_pillow(data: bytes, kind: str, min_side: int | None) -> np.ndarray:
+    _silence_pillow()
     if kind == "HEIF":
         _register_heif()
     _refuse_if_cut(data, kind)
@@ -404,6 +403,13 @@ def _read_with_pillow(data: bytes, kind: str, min_side: int | None) -> np.ndarra
             picture.draft("RGB", (min_side, min_side))
         picture.load()
         return _shrink(_to_rgb(_turn_upright(picture)), min_side)
+
+
+@functools.cache
+def _silence_pillow() -> None:
+    # A filter for good, not catch_warnings(), which is not safe between threads; set
+    # with the first picture, as importing us must not change the program's filters.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def _register_heif() -> None:
