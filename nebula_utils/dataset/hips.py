@@ -1,8 +1,7 @@
 """The source `hips`: cutouts of sky surveys around every nebula, from CDS's hips2fits.
 
 Every nebula is planned in every survey, colour and single band alike, so that colour
-says nothing about the type; so are star fields at the latitudes and in the sizes of the
-nebulae, and galaxies and clusters.
+says nothing about the type; so are galaxies, clusters and star fields.
 """
 
 import argparse
@@ -21,10 +20,9 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 import requests
-from astropy.coordinates import SkyCoord
 
 from nebula_utils.catalogue.table import read_catalogue, resolve
-from nebula_utils.config import NEBULA_TYPES, OTHER, RANDOM_STATE, cache_dir
+from nebula_utils.config import NEBULA_TYPES, RANDOM_STATE, cache_dir
 from nebula_utils.dataset import download
 from nebula_utils.dataset.photos import make_manifest
 from nebula_utils.dataset.screening import find_emptiness
@@ -37,9 +35,7 @@ MIRROR = "https://alaskybis.cds.unistra.fr/hips-image-services/hips2fits"
 FOV_FACTOR = 2.5  # side of a cutout / size of the nebula
 MIN_FOV_ARCMIN, MAX_FOV_ARCMIN = 1.0, 1200.0  # 60 px of a DSS plate; a flat 20°
 UNKNOWN_SIZE_ARCMIN = 5.0  # what a nebula without a size in the catalogue is given
-OTHER_SHARE = 6  # one star field, and one galaxy or cluster, for so many nebulae
-CLEARANCE = 0.75  # of a star field's side, kept between its centre and any nebula
-MAX_TRIES = 2000  # places that are tried for one star field
+OTHER_SHARE = 3  # one galaxy, cluster or star field for so many nebulae
 MIN_SIDE, MAX_SIDE = 64, 2048  # px of a cutout
 BYTES_PER_PIXEL = 0.3  # of a JPEG; a guess for the dry run
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
@@ -95,7 +91,7 @@ def make_plan(
     size_px: int = 512,
     **selection: Any,
 ) -> pd.DataFrame:
-    """Plan the cutouts: nebulae, star fields, galaxies and clusters in every survey.
+    """Plan the cutouts: nebulae, and what is none, in every survey.
 
     Parameters
     ----------
@@ -129,9 +125,7 @@ def make_plan(
         known = ", ".join(SURVEYS)
         raise SourceError(f"unknown survey {', '.join(unknown)}: there are {known}")
     nebulae = select_nebulae(catalogue, **selection)
-    n = len(nebulae) // OTHER_SHARE
-    fields, objects = _choose_fields(nebulae, catalogue, n), _choose_other(n)
-    tables = [nebulae[list(_TARGET)], fields, objects]
+    tables = [nebulae[list(_TARGET)], _choose_other(len(nebulae) // OTHER_SHARE)]
     targets = pd.concat(tables, ignore_index=True).fillna({"other_kind": ""})
     targets = targets.rename(columns={"name": "nebula", "type": "class"})
     fov = FOV_FACTOR * targets["size_arcmin"].fillna(UNKNOWN_SIZE_ARCMIN)
@@ -282,46 +276,13 @@ def _name_file(row: Any) -> str:
     return f"{row.survey}/{quote(row.nebula.replace(' ', '_'), safe='+')}.{digest}"
 
 
-def _choose_fields(
-    nebulae: pd.DataFrame, catalogue: pd.DataFrame, n_fields: int
-) -> pd.DataFrame:
-    """Choose plain star fields, each with the latitude and size of some nebula."""
-    sky, radii = _locate(catalogue)
-    like, halves = _locate(nebulae)
-    rng = np.random.default_rng(RANDOM_STATE)
-    rows: list[tuple] = []
-    for _ in range(MAX_TRIES * n_fields):
-        if len(rows) == n_fields:
-            break
-        i, lon = rng.integers(len(nebulae)), rng.uniform(0, 360)
-        place = SkyCoord(lon, like.b.deg[i], unit="deg", frame="galactic")
-        room = radii + CLEARANCE * 2 * FOV_FACTOR * halves[i]
-        if (place.separation(sky).deg > room).all():
-            name = f"star field {lon:.2f}{like.b.deg[i]:+.2f}"
-            there = (place.icrs.ra.deg, place.icrs.dec.deg)
-            rows.append((name, OTHER, *there, halves[i] * 120, "star_field"))
-    if len(rows) < n_fields:
-        raise SourceError(
-            "no star field clear of all nebulae was found: select smaller nebulae "
-            "(--max-size)"
-        )
-    return pd.DataFrame(rows, columns=[*_TARGET, "other_kind"])
-
-
 def _choose_other(n_targets: int) -> pd.DataFrame:
-    """Choose galaxies and clusters that Stellarium has a texture of, half and half."""
+    """Choose galaxies, clusters and star fields that Stellarium has textures of."""
     table = read_table().rename(columns={"nebula": "name", "label": "type"})
-    table = table.drop_duplicates("name").sample(frac=1, random_state=RANDOM_STATE)
-    shares = {"galaxy": (n_targets + 1) // 2, "cluster": n_targets // 2}
-    chosen = [table[table["other_kind"] == kind].head(n) for kind, n in shares.items()]
-    return pd.concat(chosen)[[*_TARGET, "other_kind"]]
-
-
-def _locate(table: pd.DataFrame) -> tuple[Any, np.ndarray]:
-    # Galactic places, and half of the sizes in degrees.
-    places = table["ra_deg"].to_numpy(), table["dec_deg"].to_numpy()
-    sizes = table["size_arcmin"].fillna(UNKNOWN_SIZE_ARCMIN).to_numpy()
-    return SkyCoord(*places, unit="deg").galactic, sizes / 120
+    table = table[table["other_kind"] != ""].drop_duplicates("name")
+    mixed = table.sample(frac=1, random_state=RANDOM_STATE)
+    turn = mixed.groupby("other_kind").cumcount().sort_values(kind="stable")
+    return mixed.loc[turn.index[:n_targets], [*_TARGET, "other_kind"]]
 
 
 def _write_manifest(plan: pd.DataFrame, folder: Path) -> None:

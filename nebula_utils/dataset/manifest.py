@@ -279,9 +279,7 @@ def check_manifest(manifest: pd.DataFrame) -> None:
     Raises
     ------
     SourceError
-        If a column is missing, an image id stands twice or is missing, a label or a
-        kind is unknown, the accepted classes leave out the label, a nebula has no
-        name, a position is off the sky, or there is no row at all.
+        If a column is missing, a value is wrong, or there is no row at all.
     """
     missing = [column for column in COLUMNS if column not in manifest.columns]
     if missing:

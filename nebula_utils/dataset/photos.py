@@ -171,11 +171,6 @@ def make_manifest(
         One row a picture with the columns `manifest.COLUMNS`: positions in degrees
         (ICRS) and sizes in arcminutes as the row gives them, else from the
         catalogue, else NaN.
-
-    Raises
-    ------
-    CatalogueError
-        If the catalogue is damaged.
     """
     table = pd.DataFrame([_make_row(row) for row in rows])
     table["path"] = [str((folder / row["file"]).absolute()) for row in rows]
@@ -207,18 +202,9 @@ def match_class(name: str) -> tuple[str, str] | None:
 def guess_nebula(stem: str, counted: bool = True) -> str:
     """Turn a file's stem, or a name as people write it, into the catalogue's name.
 
-    Parameters
-    ----------
-    stem : str
-        E.g. ``"barnard_150-10"`` or ``"ngc1499-california"``.
-    counted : bool
-        Whether it may end in a running number, as file names do.
-
-    Returns
-    -------
-    str
-        The canonical name ("B 150", "NGC 1499") where the catalogue or the pattern
-        of a designation gives one, else the name without its running number.
+    E.g. "barnard_150-10" → "B 150", "ngc1499-california" → "NGC 1499"; where neither
+    the catalogue nor the pattern of a designation knows it, the name as it is, without
+    the running number that file names have (``counted``).
     """
     stripped = (counted and _INDEX.sub("", stem)) or stem
     words = re.split(r"[\s_-]+", stripped)

@@ -23,6 +23,7 @@ from nebula_utils.errors import LeakageError
 logger = logging.getLogger(__name__)
 
 MATCH_ARCMIN = 3.0  # two positions as near as this are one object in any case
+_PLACE = ["ra_deg", "dec_deg", "size_arcmin"]
 Split = tuple[int, int, np.ndarray, np.ndarray]
 
 
@@ -103,16 +104,11 @@ def repeated_group_kfold(
             f"{len(names)} nebulae can't be split into {n_splits} folds: "
             "add nebulae or take fewer folds"
         )
-    labels = np.array([_most_frequent(y[codes == code]) for code in range(len(names))])
-    for repeat, fold, train, test in random_kfold(
-        labels, n_splits, n_repeats, random_state
-    ):
-        yield (
-            repeat,
-            fold,
-            np.flatnonzero(np.isin(codes, train)),
-            np.flatnonzero(np.isin(codes, test)),
-        )
+    labels = pd.Series(y).groupby(codes).agg(lambda own: own.mode()[0])
+    dealt = random_kfold(labels, n_splits, n_repeats, random_state)
+    for repeat, fold, _, test in dealt:
+        tested = np.isin(codes, test)
+        yield repeat, fold, np.flatnonzero(~tested), np.flatnonzero(tested)
 
 
 def random_kfold(
@@ -197,28 +193,19 @@ def check_duplicates(
             )
 
 
-def _most_frequent(labels: np.ndarray) -> str:
-    values, counts = np.unique(labels, return_counts=True)
-    return str(values[counts.argmax()])
-
-
 def _join_names(manifest: pd.DataFrame) -> np.ndarray:
-    codes = pd.factorize(manifest["nebula"])[0]
-    _, firsts, inverse = np.unique(codes, return_index=True, return_inverse=True)
-    return np.stack([np.arange(len(manifest)), firsts[inverse]])
+    rows = pd.Series(np.arange(len(manifest)))
+    firsts = rows.groupby(manifest["nebula"].to_numpy()).transform("first")
+    return np.stack([rows, firsts])
 
 
 def _join_positions(manifest: pd.DataFrame) -> np.ndarray:
-    places = manifest[["nebula", "ra_deg", "dec_deg", "size_arcmin"]].reset_index()
-    places["row"] = np.arange(len(manifest))
-    places = places.dropna(subset=["ra_deg", "dec_deg"])
-    places = places.drop_duplicates(["nebula", "ra_deg", "dec_deg", "size_arcmin"])
+    places = manifest[["nebula", *_PLACE]].assign(row=np.arange(len(manifest)))
+    places = places.dropna(subset=_PLACE[:2]).drop_duplicates(["nebula", *_PLACE])
     if len(places) < 2:
         return np.empty((2, 0), int)
-    sizes = places["size_arcmin"].fillna(0).to_numpy()
-    sky = SkyCoord(
-        places["ra_deg"].to_numpy(), places["dec_deg"].to_numpy(), unit="deg"
-    )
+    ra, dec, sizes = places[_PLACE].fillna(0).to_numpy(float).T
+    sky = SkyCoord(ra, dec, unit="deg")
     reach = max(MATCH_ARCMIN, sizes.max() / 2) * units.arcmin
     one, two, apart, _ = sky.search_around_sky(sky, reach)
     limit = np.maximum(np.minimum(sizes[one], sizes[two]) / 2, MATCH_ARCMIN)
@@ -232,14 +219,12 @@ def _join_positions(manifest: pd.DataFrame) -> np.ndarray:
 
 def _place_by_catalogue(manifest: pd.DataFrame) -> pd.DataFrame:
     # Where the nebulae stand and how large they are, where the catalogue knows them.
-    places = manifest[["nebula", "ra_deg", "dec_deg", "size_arcmin"]].copy()
+    places = manifest[["nebula", *_PLACE]].copy()
     for name, rows in places.groupby("nebula").groups.items():
         nebula = find(str(name))
         if nebula is not None:
             size = np.nan if nebula.size_arcmin is None else nebula.size_arcmin
-            places.loc[rows, ["ra_deg", "dec_deg", "size_arcmin"]] = (
-                nebula.ra_deg, nebula.dec_deg, size
-            )  # fmt: skip
+            places.loc[rows, _PLACE] = nebula.ra_deg, nebula.dec_deg, size
     return places
 
 

@@ -11,8 +11,7 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
-import time
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,7 +27,6 @@ from nebula_utils.files import explain_write_error, hold_lock, load_or_compute
 from nebula_utils.images import reading
 
 PACKAGE = "stellarium-data"
-PACKAGE_BYTES = 246_289_432  # of 0.22.2-1; only for the progress bar
 REPOSITORY_URL = "https://github.com/Stellarium/stellarium.git"
 TAG = "v0.22.2"  # the release that data/stellarium.csv describes
 VARIABLE = "STELLARIUM_DATA"
@@ -293,7 +291,7 @@ def _download(folder: Path) -> None:
     _log.info("getting Debian's package %s (246 MB)", PACKAGE)
     # As root, apt would download as another user, who can't write into the cache.
     sandbox = ["-o", "APT::Sandbox::User=root"] if _is_root() else []
-    _run(["apt-get", "download", "-q", *sandbox, PACKAGE], folder, PACKAGE_BYTES)
+    _run(["apt-get", "download", *sandbox, PACKAGE], folder, shown=True)
 
 
 def _is_root() -> bool:
@@ -332,10 +330,10 @@ def _fetch_git(root: Path) -> None:
         # A dead line ends by itself after a minute below 1 kB/s.
         git = ["git", "-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60"]
         sparse = ["--depth", "1", "--filter=blob:none", "--sparse", "--branch", TAG]
-        _run([*git, "clone", "-q", *sparse, REPOSITORY_URL, "."], clone)
+        _run([*git, "clone", *sparse, REPOSITORY_URL, "."], clone, shown=True)
         # Files at the top, CREDITS.md among them, come with every sparse checkout.
         wanted = [TEXTURES.as_posix(), LANDSCAPES]
-        _run([*git, "sparse-checkout", "set", *wanted], clone)
+        _run([*git, "sparse-checkout", "set", *wanted], clone, shown=True)
         _keep(clone, clone)
 
 
@@ -368,48 +366,22 @@ def _empty_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(command: list[str], folder: Path | None = None, total: int = 0) -> str:
-    """Run a program, in a folder whose growth a bar shows; return what it wrote."""
+def _run(command: list[str], folder: Path | None = None, shown: bool = False) -> str:
+    """Run a program and return what it wrote; its own progress is for terminals."""
+    shown = shown and sys.stderr.isatty()
     environment = os.environ | {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
-    with tempfile.TemporaryFile("w+", errors="replace") as out:
-        try:
-            process = subprocess.Popen(
-                command, cwd=folder, env=environment, stdin=subprocess.DEVNULL,
-                stdout=out, stderr=subprocess.STDOUT,
-            )  # fmt: skip
-        except OSError as error:
-            raise ProgramError(f"{command[0]}: {error.strerror}") from error
-        try:
-            if folder:
-                _show_growth(process, folder, total)
-            status = process.wait()
-        finally:
-            if process.poll() is None:  # interrupted
-                process.terminate()
-                process.wait()
-        out.seek(0)
-        said = out.read()
-    if status:
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, text=True,
+            stdout=sys.stderr if shown else subprocess.PIPE, errors="replace",
+            stderr=None if shown else subprocess.STDOUT,
+        )  # fmt: skip
+    except OSError as error:
+        raise ProgramError(f"{command[0]}: {error.strerror}") from error
+    said = done.stdout or ""
+    if done.returncode:
         lines = said.strip().splitlines()
         told = [line for line in lines if line.startswith(("E:", "fatal:", "error:"))]
-        reason = " ".join((told or lines or [f"exit status {status}"])[-2:]).strip()
-        raise ProgramError(f"{command[0]}: {reason}")
+        reason = (told or lines or [f"exit status {done.returncode}"])[-2:]
+        raise ProgramError(f"{command[0]}: {' '.join(reason).strip()}")
     return said
-
-
-def _show_growth(process: subprocess.Popen, folder: Path, total: int) -> None:
-    with tqdm(
-        total=total or None, unit="B", unit_scale=True, desc="Stellarium", disable=None
-    ) as bar:
-        while process.poll() is None:
-            time.sleep(0.1)
-            if not bar.disable:
-                bar.update(max(0, _measure(folder) - bar.n))
-
-
-def _measure(folder: Path) -> int:
-    size = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # renamed or gone since it was listed
-            size += path.stat().st_size
-    return size

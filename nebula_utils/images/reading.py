@@ -3,14 +3,17 @@
 Every function here works on arrays of shape (h, w, 3), uint8, RGB, 0–255, sRGB.
 """
 
-import functools
+import contextlib
+import gzip
 import hashlib
 import io
 import os
 import stat
+import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 
@@ -27,8 +30,13 @@ from PIL import (  # noqa: F401
 
 from nebula_utils.errors import ImageError
 from nebula_utils.images import scientific
+from nebula_utils.images.scientific import Decoded
 
-MAX_BYTES = 60_000_000
+Source = Path | str | bytes | bytearray | memoryview
+
+MAX_BYTES = 500_000_000  # of a file on one's own machine
+WORKING_SIDE = 512  # px; all that looks at a picture's content decodes it so
+MAX_SCANNED = 2_000_000_000  # pixels times scans of a progressive JPEG
 INSIDE = 0.85  # share of a side that is kept of a picture with a dark border
 MIN_CONTRAST = 6  # levels of 255, between the cells of a map of a picture's inside
 _MAP_SIDE = 96  # px, of the map of what is lit
@@ -44,30 +52,31 @@ _MAGIC = {
     b"II+\0": "TIFF",
     b"MM\0+": "TIFF",
     b"SIMPLE  =": "FITS",
+    b"XISF0100": "XISF",
+    b"\x1f\x8b": "GZIP",
 }
 _NOT_IMAGES = {
     b"%PDF": "a PDF document",
     b"PK\x03\x04": "a ZIP archive or an office document",
-    b"\x1f\x8b": "a gzip archive (unpack it first)",
-    b"XISF0100": "PixInsight's XISF (export it as FITS or TIFF)",
     b"\x7fELF": "a program",
     b"MZ": "a program",
 }
 
 _CUT_SIGNS = ("truncated", "too small for requested", "end of file", "outside of file")
 
+# A filter for good, not catch_warnings(), which is not safe between threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 
 def read_image(
-    source: Path | str | bytes | bytearray | memoryview,
-    min_side: int | None = None,
-    refuse_blank: bool = True,
+    source: Source, min_side: int | None = None, refuse_blank: bool = True
 ) -> np.ndarray:
     """Decode a picture; its content decides the format, not its name.
 
-    JPEG, PNG, WebP, TIFF, GIF (first frame), BMP, HEIC and FITS are read. EXIF
-    orientation is applied, transparency is laid over black (the sky), 16-bit
-    pixels keep their high byte, and floating-point and FITS data get an
-    automatic asinh stretch. Colour profiles are ignored: pixels count as sRGB,
+    JPEG, PNG, WebP, TIFF, GIF (first frame), BMP, HEIC, FITS (also .gz and .fz) and
+    XISF are read. EXIF orientation is applied, transparency is laid over black (the
+    sky), 16-bit pixels keep their high byte, and linear data are stretched for the
+    eye (`scientific.stretch`). Colour profiles are ignored: pixels count as sRGB,
     so that the same file gives the same array with every version of Pillow.
 
     Parameters
@@ -92,22 +101,25 @@ def read_image(
         For anything that can't be used: missing, unreadable, too large, too
         small, cut off, damaged, blank, not an image. Nothing else is raised.
     """
+    return decode(source, min_side, refuse_blank).image
+
+
+def decode(
+    source: Source, min_side: int | None = None, refuse_blank: bool = True
+) -> Decoded:
+    """Decode a picture like `read_image`, and say what was done to it."""
     try:
-        data = _read_bytes(source)
-        kind = _detect_format(data)
-        if kind == "FITS":
-            image = _shrink(scientific.read_fits(data), min_side)
-        else:
-            image = _read_with_pillow(data, kind, min_side)
-        if refuse_blank and not _has_contrast(image):
-            raise ImageError(
-                "nothing to see in this picture: it is blank, or of one colour"
-            )
-        return image
+        with _open(source) as stream:
+            found = _decode_stream(stream, min_side)
     except ImageError:
         raise
     except Exception as error:  # decoders raise nearly everything on bad bytes
         raise ImageError(_explain(error)) from error
+    if refuse_blank and not _has_contrast(found.image):
+        raise ImageError(
+            "nothing to see in this picture: it is blank, or of one colour"
+        )
+    return found
 
 
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -205,12 +217,16 @@ def cut_square(
     """
     if size < 1 or not 0 < share <= 1:
         raise ImageError(f"can't cut {share} of a side to {size} px")
-    full = np.array(_check(image).shape[:2])
-    largest = int(full.min())
-    side = max(1, round(largest * share))
-    place = np.clip(np.array(centre) * largest - side / 2, 0, largest - side)
-    top, left = np.round((full - largest) // 2 + place).astype(int)
-    return resize_image(image[top : top + side, left : left + side], size, size)
+    height, width = _check(image).shape[:2]
+    largest = min(height, width)
+    side = max(1.0, largest * share)
+    top, left = (
+        (length - largest) / 2 + np.clip(place * largest - side / 2, 0, largest - side)
+        for length, place in zip((height, width), centre, strict=True)
+    )
+    method = Image.Resampling.BILINEAR if side >= size else Image.Resampling.BICUBIC
+    box = (left, top, left + side, top + side)
+    return np.array(Image.fromarray(image).resize((size, size), method, box=box))
 
 
 def crop_inside(image: np.ndarray, fraction: float) -> np.ndarray:
@@ -304,31 +320,63 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _read_bytes(source: Path | str | bytes | bytearray | memoryview) -> bytes:
+def _decode_stream(stream: IO[bytes], min_side: int | None) -> Decoded:
+    start = stream.read(1024)
+    kind = _detect_format(start)
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    if kind == "GZIP":
+        with tempfile.TemporaryFile() as unpacked:
+            _gunzip(stream, unpacked)
+            with open(unpacked.fileno(), "rb", closefd=False) as readable:
+                return scientific.read_fits(readable, min_side)
+    if kind == "FITS":
+        return scientific.read_fits(stream, min_side)
+    if kind == "XISF":
+        return scientific.read_xisf(stream, min_side)
+    _refuse_if_cut(start, kind, size)
+    return _read_with_pillow(stream, kind, min_side)
+
+
+def _gunzip(stream: IO[bytes], unpacked: IO[bytes]) -> None:
+    left = scientific.MAX_UNPACKED
+    with gzip.GzipFile(fileobj=stream) as packed:
+        if _detect_format(packed.read(1024)) != "FITS":
+            raise ImageError("not an image: a gzip archive (unpack it first)")
+        packed.seek(0)
+        while piece := packed.read(min(left, 4_000_000) + 1):
+            left -= len(piece)
+            if left < 0:
+                raise ImageError(
+                    f"it unpacks to more than {scientific.MAX_UNPACKED / 1e6:.0f} MB: "
+                    "bin the picture, or cut out the nebula"
+                )
+            unpacked.write(piece)
+    unpacked.flush()
+    unpacked.seek(0)
+
+
+@contextlib.contextmanager
+def _open(source: Source) -> Iterator[IO[bytes]]:
     if isinstance(source, bytes | bytearray | memoryview):
-        data = bytes(source)
+        _check_bytes(len(source))
+        yield io.BytesIO(source)
     elif isinstance(source, str | os.PathLike):
-        data = _read_file(Path(source))
+        with _open_file(Path(source)) as stream:
+            yield stream
     else:
         raise ImageError(f"not an image: a {type(source).__name__}, not path or bytes")
-    if len(data) > MAX_BYTES:
-        raise ImageError(_too_many_bytes())
-    if not data:
-        raise ImageError("not an image: the file is empty")
-    return data
 
 
-def _read_file(path: Path) -> bytes:
+def _open_file(path: Path) -> IO[bytes]:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
             raise ImageError("not an image: this is a folder; name the files in it")
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("not an image: this is a device or a pipe, not a file")
-        if status.st_size > MAX_BYTES:
-            raise ImageError(_too_many_bytes())
-        with open(path, "rb") as stream:
-            return stream.read(MAX_BYTES + 1)
+        _check_bytes(status.st_size)
+        return open(path, "rb")
     except FileNotFoundError as error:
         raise ImageError("no such file: check its name and folder") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
@@ -336,9 +384,14 @@ def _read_file(path: Path) -> bytes:
         raise ImageError(f"the file can't be read: {reason}") from error
 
 
-def _too_many_bytes() -> str:
-    limit = f"{MAX_BYTES / 1e6:.0f} MB"
-    return f"the file is larger than {limit}: save a smaller copy of the picture"
+def _check_bytes(size: int) -> None:
+    if size > MAX_BYTES:
+        limit = f"{MAX_BYTES / 1e6:.0f} MB"
+        raise ImageError(
+            f"the file is larger than {limit}: save a smaller copy of the picture"
+        )
+    if not size:
+        raise ImageError("not an image: the file is empty")
 
 
 def _detect_format(data: bytes) -> str:
@@ -355,17 +408,17 @@ def _detect_format(data: bytes) -> str:
     raise ImageError(f"not an image: {_describe_text(data[:1024])}")
 
 
-def _refuse_if_cut(data: bytes, kind: str) -> None:
+def _refuse_if_cut(start: bytes, kind: str, size: int) -> None:
     # Two formats say early how long they are, and fail oddly when they are not.
     needed = 0
     if kind == "WEBP":
-        needed = int.from_bytes(data[4:8], "little") + 8
-    elif kind == "TIFF" and data[2] + data[3] == 42:
-        order: Literal["little", "big"] = "little" if data[:1] == b"I" else "big"
-        needed = int.from_bytes(data[4:8], order) + 2
-    if needed > len(data):
+        needed = int.from_bytes(start[4:8], "little") + 8
+    elif kind == "TIFF" and start[2] + start[3] == 42:
+        order: Literal["little", "big"] = "little" if start[:1] == b"I" else "big"
+        needed = int.from_bytes(start[4:8], order) + 2
+    if needed > size:
         raise ImageError(
-            f"the picture is cut off: {len(data):,} of {needed:,} bytes or more; "
+            f"the picture is cut off: {size:,} of {needed:,} bytes or more; "
             "get the file again"
         )
 
@@ -379,37 +432,60 @@ def _describe_text(start: bytes) -> str:
     printable = sum(byte >= 32 or byte in b"\t\r\n" for byte in start)
     if b"\0" not in start and printable >= 0.95 * len(start):
         return "this is text"
-    return "unknown kind of data; JPEG, PNG, WebP, TIFF, GIF, BMP, HEIC, FITS are read"
+    known = "JPEG, PNG, WebP, TIFF, GIF, BMP, HEIC, FITS and XISF are read"
+    return f"unknown kind of data; {known}"
 
 
-def _read_with_pillow(data: bytes, kind: str, min_side: int | None) -> np.ndarray:
-    _silence_pillow()
+def _read_with_pillow(stream: IO[bytes], kind: str, min_side: int | None) -> Decoded:
     if kind == "HEIF":
         _register_heif()
-    _refuse_if_cut(data, kind)
     try:
-        picture = Image.open(io.BytesIO(data), formats=[kind])
+        picture = Image.open(stream, formats=[kind])
     except UnidentifiedImageError as error:
         if kind == "TIFF":
-            return _shrink(scientific.read_tiff(data), min_side)
+            return _read_deep_tiff(stream, min_side)
         raise ImageError(
             f"the {kind} file is damaged or is cut off: its header can't be read"
         ) from error
     with picture:
         scientific.check_size(*picture.size)
-        if _is_planar_16_bit(picture):
-            return _shrink(scientific.read_tiff(data), min_side)
-        if min_side and picture.format in ("JPEG", "MPO"):
+        if kind == "TIFF" and max(_list_bits(picture)) > 12:
+            try:
+                return _read_deep_tiff(stream, min_side)
+            except (ValueError, NotImplementedError):  # a codec that tifffile lacks
+                stream.seek(0)
+        return _load(picture, stream, min_side)
+
+
+def _load(picture: Image.Image, stream: IO[bytes], min_side: int | None) -> Decoded:
+    if picture.format in ("JPEG", "MPO"):
+        _refuse_scans(picture, stream)
+        if min_side:
             picture.draft("RGB", (min_side, min_side))
-        picture.load()
-        return _shrink(_to_rgb(_turn_upright(picture)), min_side)
+    full = picture.size
+    picture.load()
+    image, notes = _to_rgb(_turn_upright(picture), min_side)
+    scale = min(image.shape[:2]) / min(full)
+    shift = (scale - 1) / 2
+    to_shown = np.array([[scale, 0, shift], [0, scale, shift]])
+    return Decoded(image, notes, {}, to_shown)
 
 
-@functools.cache
-def _silence_pillow() -> None:
-    # A filter for good, not catch_warnings(), which is not safe between threads; set
-    # with the first picture, as importing us must not change the program's filters.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
+def _read_deep_tiff(stream: IO[bytes], min_side: int | None) -> Decoded:
+    stream.seek(0)
+    return scientific.read_tiff(stream, min_side)
+
+
+def _refuse_scans(picture: Image.Image, stream: IO[bytes]) -> None:
+    # Each scan of a progressive JPEG visits all pixels; honest ones have about ten.
+    if not picture.info.get("progressive"):
+        return
+    place = stream.tell()
+    stream.seek(0)
+    scans = stream.read().count(b"\xff\xda")
+    stream.seek(place)
+    if scans * picture.size[0] * picture.size[1] > MAX_SCANNED:
+        raise ImageError(f"this JPEG has {scans} scans: save the picture again")
 
 
 def _register_heif() -> None:
@@ -425,40 +501,31 @@ def _turn_upright(picture: Image.Image) -> Image.Image:
         return picture
 
 
-def _to_rgb(picture: Image.Image) -> np.ndarray:
-    if picture.mode.startswith("I;16"):
-        depth = _tiff_bit_depth(picture)
-        grey = (np.array(picture) >> (depth - 8)).astype(np.uint8)
-        return scientific.to_rgb(grey)
-    if picture.mode in ("I", "F"):
-        return scientific.scale_numbers(np.array(picture))
+def _to_rgb(
+    picture: Image.Image, min_side: int | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
+        array = np.asarray(picture)
+        if picture.mode.startswith("I;16"):
+            array = array << (16 - min(16, max(_list_bits(picture))))
+        found = scientific.develop(scientific.lay_out_array(array), min_side)
+        return found.image, found.notes
     transparent = picture.mode in ("LA", "La", "PA", "RGBA", "RGBa")
     if transparent or "transparency" in picture.info:
-        layered = picture.convert("RGBA")
-        black = Image.new("RGB", layered.size)
-        black.paste(layered, mask=layered.getchannel("A"))
-        return np.array(black)
-    return np.array(picture.convert("RGB"))
+        # Multiplied by its opacity: that is what lies over black.
+        picture = picture.convert("RGBA").convert("RGBa")
+    else:
+        picture = picture.convert("RGB")
+    factor = min(picture.size) // min_side if min_side else 1
+    if factor > 1:
+        picture = picture.reduce(factor)
+    return np.array(np.asarray(picture)[..., :3]), ()
 
 
-def _tiff_bit_depth(picture: Image.Image) -> int:
+def _list_bits(picture: Image.Image) -> tuple[int, ...]:
+    """Return the bits of each channel of a TIFF; 16 where nothing is said."""
     bits = getattr(picture, "tag_v2", {}).get(258, (16,))
-    return 12 if tuple(np.atleast_1d(bits)) == (12,) else 16
-
-
-def _is_planar_16_bit(picture: Image.Image) -> bool:
-    # Pillow mixes up the bytes of these; tag 284 is PlanarConfiguration.
-    tags = getattr(picture, "tag_v2", {})
-    return (
-        tags.get(284) == 2
-        and _tiff_bit_depth(picture) == 16
-        and (set(np.atleast_1d(tags.get(258, 8))) == {16})
-    )
-
-
-def _shrink(image: np.ndarray, min_side: int | None) -> np.ndarray:
-    factor = min(image.shape[:2]) // min_side if min_side else 1
-    return np.array(Image.fromarray(image).reduce(factor)) if factor > 1 else image
+    return tuple(int(n) for n in np.atleast_1d(bits))
 
 
 def _check(image: np.ndarray) -> np.ndarray:

@@ -3,10 +3,13 @@
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 
+import psutil
 import pytest
 
 from nebula_utils.dataset import stellarium
@@ -219,21 +222,26 @@ def test_unwritable_cache_is_said(nothing, tmp_path, monkeypatch):
         stellarium.fetch_textures()
 
 
-def test_program_is_ended_with_its_caller(tmp_path, monkeypatch):
+def test_program_is_ended_with_its_caller(tmp_path):
     """Ctrl-C during a download leaves no program behind."""
-    started = []
-    real = subprocess.Popen
-
-    def start(*args, **kwargs):
-        started.append(real(*args, **kwargs))
-        return started[0]
-
-    def interrupt(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(stellarium.subprocess, "Popen", start)
-    monkeypatch.setattr(stellarium, "_show_growth", interrupt)
-    command = [sys.executable, "-c", "import time; time.sleep(60)"]
-    with pytest.raises(KeyboardInterrupt):
-        stellarium._run(command, tmp_path)
-    assert started[0].poll() is not None
+    sign = tmp_path / "alive"
+    child = f"import time; open({str(sign)!r}, 'w').close(); time.sleep(60)"
+    script = (
+        "import sys\n"
+        "from nebula_utils.dataset import stellarium\n"
+        f"stellarium._run([sys.executable, '-c', {child!r}])\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    end = time.monotonic() + 60
+    while not sign.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    children = psutil.Process(process.pid).children()
+    assert len(children) == 1
+    process.send_signal(signal.SIGINT)
+    process.wait(30)
+    gone, alive = psutil.wait_procs(children, timeout=5)
+    assert gone and not alive

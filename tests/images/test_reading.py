@@ -1,5 +1,6 @@
 """Any file gives a uint8 RGB picture or an ImageError that says why not."""
 
+import gzip
 import io
 import os
 import subprocess
@@ -244,7 +245,9 @@ def make_bomb(width, height):
         (b'<?xml version="1.0"?><svg onload="x()"/>', "not an image: an SVG"),
         (b"%PDF-1.7\n", "not an image: a PDF"),
         (b"PK\x03\x04rest", "not an image: a ZIP"),
-        (b"\x1f\x8b\x08\0", "not an image: a gzip"),
+        (b"\x1f\x8b\x08\0", "is cut off"),
+        (gzip.compress(encode(MARKER)), "not an image: a gzip"),
+        (b"XISF0100" + bytes(100), "damaged"),
         (bytes(range(256)), "not an image: unknown"),
         (encode(np.zeros((1, 1, 3), np.uint8)), "too small: 1 × 1 px"),
         (encode(np.zeros((15, 400, 3), np.uint8)), "too small"),
