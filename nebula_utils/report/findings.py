@@ -26,8 +26,12 @@ def _say_catalogue(metrics: Metrics, printed: str) -> str:
 
 def _say_dataset(metrics: Metrics, printed: str) -> str:
     plain = metrics["heads"]["plain"]
-    tied = re.search(r"Cramér's V ([\d.]+)", printed)
-    colour = f" The palette is tied to the type (Cramér's V {tied[1]})." if tied else ""
+    tied = re.search(r"Cramér's V ([\d.]+) \(chance: below ([\d.]+)\)", printed)
+    colour = ""
+    if tied:
+        verb = "is" if float(tied[1]) > float(tied[2]) else "is not"
+        colour = f" The palette {verb} tied to the type (Cramér's V {tied[1]}; "
+        colour += f"chance: below {tied[2]})."
     return (
         "Split by nebula the plain head's balanced accuracy is "
         f"{format_score(plain['balanced_accuracy'])}; a random split would have "
@@ -36,14 +40,13 @@ def _say_dataset(metrics: Metrics, printed: str) -> str:
 
 
 def _say_features(metrics: Metrics, printed: str) -> str:
-    shares = re.findall(r"of the same (type|palette): +([\d.]+)", printed)
-    found = dict(shares)
-    if len(found) < 2:
-        return "the network sorts nebulae by type and by palette, untrained."
+    found = dict(re.findall(r"of the same (type|palette): +([\d.]+)", printed))
+    shares = [f"of the same {what} in {float(x):.0%}" for what, x in found.items()]
+    if not shares:
+        return "this run did not look at neighbours."
     return (
-        "Untrained, the network already sorts nebulae: a picture's nearest neighbour "
-        f"is of the same type in {float(found['type']):.0%} and of the same palette in "
-        f"{float(found['palette']):.0%} of the cases (means over types and palettes)."
+        "In the embeddings of the frozen network a picture's nearest neighbour is "
+        f"{' and '.join(shares)} of the cases (means over types and palettes)."
     )
 
 

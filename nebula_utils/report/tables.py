@@ -48,8 +48,17 @@ def tabulate_flips(scored: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     )
 
 
+# Metric → (which answers, how it is computed, 1 where more is better or else -1).
+COMPARED: dict[str, tuple[str, Metric, int]] = {
+    "balanced accuracy": ("as_is", scores.compute_balanced_accuracy, 1),
+    "… without colour": ("grey", scores.compute_balanced_accuracy, 1),
+    "macro-F1": ("as_is", scores.compute_macro_f1, 1),
+    "calibration error": ("as_is", scores.compute_ece, -1),
+}
+
+
 def tabulate_comparison(a: Answers, b: Answers) -> pd.DataFrame:
-    """Return how much better ``b`` is than ``a``, with paired intervals.
+    """Return how ``b`` differs from ``a``, with paired intervals.
 
     Parameters
     ----------
@@ -59,24 +68,15 @@ def tabulate_comparison(a: Answers, b: Answers) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a metric: the difference b - a, its interval, and whether that leaves
-        out zero.
+        One row a metric: the difference b - a with its interval, and whether that
+        makes ``b`` "better" or "worse"; "not clear" if the interval holds zero.
     """
-    grey = (a.predict_under("grey"), b.predict_under("grey"))
-    as_is = (a.predictions, b.predictions)
-    metrics: dict[str, tuple[tuple, Metric]] = {
-        "balanced accuracy": (as_is, scores.compute_balanced_accuracy),
-        "… without colour": (grey, scores.compute_balanced_accuracy),
-        "macro-F1": (as_is, scores.compute_macro_f1),
-        "calibration error": (as_is, scores.compute_ece),
-    }
     rows = {}
-    for name, (pair, metric) in metrics.items():
-        score = scores.compare_heads(pair[0], pair[1], metric)
-        low, high = score["low"], score["high"]
-        clear = low is not None and high is not None and low * high > 0
-        rows[name] = {
-            "difference": format_score(score),
-            "clear of zero": "yes" if clear else "no",
-        }
+    for name, (colour, metric, sign) in COMPARED.items():
+        pair = (a.predict_under(colour), b.predict_under(colour))
+        score = scores.compare_heads(*pair, metric)
+        verdict = "not clear"
+        if score["low"] is not None and score["low"] * score["high"] > 0:
+            verdict = "better" if sign * score["value"] > 0 else "worse"
+        rows[name] = {"difference": format_score(score), "second head": verdict}
     return pd.DataFrame(rows).T

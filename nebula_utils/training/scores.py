@@ -350,7 +350,7 @@ def compare_heads(
     metric: Metric = compute_balanced_accuracy,
     random_state: int = RANDOM_STATE,
 ) -> Score:
-    """Return how much better ``b`` scores than ``a`` on the same pictures.
+    """Return by how much ``b`` scores higher than ``a`` on the same pictures.
 
     Parameters
     ----------
@@ -365,7 +365,8 @@ def compare_heads(
     -------
     dict
         The difference b - a with a paired interval: each resample draws the same
-        nebulae for both, which two separate intervals would not.
+        nebulae for both, which two separate intervals would not. Whether higher is
+        better depends on the metric: of a calibration error, less is.
 
     Raises
     ------

@@ -167,5 +167,19 @@ def test_findings_are_one_sentence_with_a_number(name, study, heads):
     assert any(sign.isdigit() for sign in finding) and finding.endswith(".")
 
 
+@pytest.mark.parametrize(("value", "verb"), [("0.43", "is"), ("0.05", "is not")])
+def test_the_palette_is_tied_only_beyond_chance(value, verb, study, heads):
+    """The number chooses the words."""
+    printed = f"Cramér's V {value} (chance: below 0.08) in 563 pictures"
+    finding = FINDINGS["02_dataset"]({**study, "heads": heads}, printed)
+    assert f"The palette {verb} tied to the type (Cramér's V {value}" in finding
+
+
+def test_features_claim_only_what_was_printed(study, heads):
+    """Without the numbers no claim about neighbours is made."""
+    finding = FINDINGS["03_features"]({**study, "heads": heads}, "nothing")
+    assert finding == "this run did not look at neighbours."
+
+
 HEADS_FIRST = ("heads", "dark_emission")
 NOT_MEASURED = "# Benchmarks\n\nNot measured yet: run `make bench`.\n"
