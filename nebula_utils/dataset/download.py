@@ -1,5 +1,6 @@
 """Ask public picture services for many files: few at once, patiently, and resumably."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.pool import ThreadPool
@@ -51,6 +52,8 @@ def open_session() -> requests.Session:
         total=TRIES - 1, connect=1, backoff_factor=BACKOFF, backoff_max=60,
         backoff_jitter=BACKOFF / 2, status_forcelist=_PASSING,
     )  # fmt: skip
+    # Attempts are no news to people; what fails in the end is told by who asked.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     session = requests.Session()
     session.headers["User-Agent"] = USER_AGENT
     for scheme in ("http://", "https://"):
@@ -84,11 +87,12 @@ def fetch_picture(
             with session.get(url, params=params, timeout=TIMEOUT, stream=True) as found:
                 body = _read_body(found)
             return body, read_image(body, refuse_blank=False)
-        except requests.exceptions.RetryError as error:
-            raise FetchError(f"{_find_cause(error)} ({TRIES} attempts)") from error
         except requests.exceptions.ReadTimeout:
             problem = "no answer in time"
-        except requests.exceptions.ConnectionError as error:
+        except (
+            requests.exceptions.ConnectionError,  # also of all attempts by urllib3
+            requests.exceptions.RetryError,
+        ) as error:
             problem = _find_cause(error)
             if _is_unreachable(error):
                 raise SourceError(
@@ -96,6 +100,8 @@ def fetch_picture(
                     "(HTTPS_PROXY), then run the same command again: what was fetched "
                     "is kept. Without a network use the source stellarium"
                 ) from error
+            if isinstance(error.args[0], urllib3.exceptions.MaxRetryError):
+                break
         except ImageError as error:
             problem = error
         except ValueError as error:  # what requests makes of a mistyped address
@@ -182,8 +188,8 @@ def _read_body(response: requests.Response) -> bytes:
     return bytes(body)
 
 
-def _is_unreachable(error: requests.exceptions.ConnectionError) -> bool:
-    reason = getattr(error.args[0], "reason", None) if error.args else None
+def _is_unreachable(error: requests.RequestException) -> bool:
+    reason = getattr(error.args[0], "reason", None)
     kinds = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ProxyError)
     timeout = isinstance(error, requests.exceptions.ConnectTimeout)
     return timeout or isinstance(reason, kinds)
@@ -191,6 +197,10 @@ def _is_unreachable(error: requests.exceptions.ConnectionError) -> bool:
 
 def _find_cause(error: BaseException) -> str:
     # The innermost error says most: "Name or service not known".
-    while inner := error.__cause__ or error.__context__:
+    inner: object = error
+    while isinstance(inner, BaseException):
         error = inner
+        last = error.args[-1] if error.args else None
+        wrapped = last if isinstance(last, BaseException) else None
+        inner = wrapped or error.__cause__ or error.__context__
     return str(getattr(error, "strerror", None) or error)

@@ -133,6 +133,8 @@ def test_passing_trouble_is_asked_again(server, behaviour):
         ("html", "text/html instead of a picture (3 attempts)", 3),
         ("cut_silently", "cut off", 3),
         ("trickle", "no answer in time", 3),
+        ("slow", "timed out", 3),
+        ("nothing", "closed connection without response (3 attempts)", 3),
         ("bad_request", "Something is wrong", 1),
         ("wrong_size", "32 × 32 px", 1),
         ("huge", "larger than", 1),
