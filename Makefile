@@ -16,7 +16,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env reproduce test test-portable nbval images lab app lint format lock bench clean
+.PHONY: help env reproduce test test-portable nbval images lab app lint format lock docs bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -72,6 +72,9 @@ lock: $(STAMP) ## bring requirements.lock and environment.yml up to pyproject.to
 	  --no-emit-find-links --custom-compile-command 'make lock' --quiet \
 	  -o requirements.lock
 	@$(BIN)/python scripts/write_environment.py
+
+docs: $(STAMP) ## build the site offline in build/docs/html
+	@$(BIN)/python scripts/build_docs.py
 
 bench: $(STAMP) images ## measure speed against named baselines (BENCH_ARGS=--help)
 	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)

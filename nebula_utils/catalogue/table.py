@@ -253,7 +253,7 @@ def match_position(
     Raises
     ------
     ValueError
-        If a number is not finite, |dec| exceeds 90 or the radius is negative.
+        If a number is not finite, abs(dec) exceeds 90 or the radius is negative.
     """
     if not (math.isfinite(ra_deg) and abs(dec_deg) <= 90 and radius_arcmin >= 0):
         raise ValueError(f"no place in the sky: {ra_deg}, {dec_deg}, {radius_arcmin}")

@@ -4,6 +4,7 @@ Every function here works on arrays of shape (h, w, 3), uint8, RGB, 0–255, sRG
 """
 
 import contextlib
+import functools
 import gzip
 import hashlib
 import io
@@ -63,9 +64,6 @@ _NOT_IMAGES = {
 }
 
 _CUT_SIGNS = ("truncated", "too small for requested", "end of file", "outside of file")
-
-# A filter for good, not catch_warnings(), which is not safe between threads.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def read_image(
@@ -437,6 +435,7 @@ def _describe_text(start: bytes) -> str:
 
 
 def _read_with_pillow(stream: IO[bytes], kind: str, min_side: int | None) -> Decoded:
+    _silence_pillow()
     if kind == "HEIF":
         _register_heif()
     try:
@@ -486,6 +485,13 @@ def _refuse_scans(picture: Image.Image, stream: IO[bytes]) -> None:
     stream.seek(place)
     if scans * picture.size[0] * picture.size[1] > MAX_SCANNED:
         raise ImageError(f"this JPEG has {scans} scans: save the picture again")
+
+
+@functools.cache
+def _silence_pillow() -> None:
+    # A filter for good, not catch_warnings(), which is not safe between threads; set
+    # with the first picture, as importing us must not change the program's filters.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def _register_heif() -> None:

@@ -168,7 +168,7 @@ def compute_ece(p: Predictions, weights: np.ndarray) -> np.ndarray:
     """Return the expected calibration error in [0, 1], shape (n_weights,).
 
     The weighted mean, over ten bins of equal width of the largest probability, of
-    |share of right answers - mean probability| (Guo et al. 2017, arXiv:1706.04599).
+    abs(share of right answers - mean probability) (Guo et al. 2017, arXiv:1706.04599).
     """
     confidence = p.y_proba.max(-1).ravel()
     bins = np.minimum((confidence * N_BINS).astype(int), N_BINS - 1)
