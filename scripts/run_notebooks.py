@@ -17,8 +17,8 @@ from nbclient import NotebookClient
 
 from nebula_utils import config
 from nebula_utils.files import write_atomic
-from nebula_utils.report import writing
-from nebula_utils.report.findings import FINDINGS
+from nebula_utils.report.results import read_json
+from nebula_utils.report.tables import fill_block, make_goal_table, make_main_table
 from nebula_utils.workflow.pipeline import KERNEL_ENVIRONMENT, find_notebooks
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -44,33 +44,35 @@ def run_in_place(path: Path) -> None:
             if WIDGET in output.get("data", {}):
                 output["data"] = {"text/plain": "(the page, where a kernel runs)"}
     notebook.metadata["language_info"] = {"name": "python"}
-    fill_finding(notebook, path.stem)
+    fill_finding(notebook)
     write_text(path, nbformat.writes(notebook) + "\n")
 
 
-def fill_finding(notebook: nbformat.NotebookNode, name: str) -> None:
-    """Put this run's finding into the title cell."""
-    metrics_file = config.REPORTS / "metrics.json"
-    if name not in FINDINGS or not metrics_file.is_file():
-        return
+def fill_finding(notebook: nbformat.NotebookNode) -> None:
+    """Put what the notebook prints as its finding into the title cell."""
     printed = "".join(
         output["text"]
         for cell in notebook.cells
         for output in cell.get("outputs", [])
         if output["output_type"] == "stream"
     )
-    finding = FINDINGS[name](writing.read_json(metrics_file), printed)
-    title = notebook.cells[0]
-    title.source = _FINDING.sub(
-        lambda match: f"{match[1]}**Finding:** {finding}{match[2]}", title.source
-    )
+    found = re.findall(r"^Finding: (.+)$", printed, re.M)
+    if found:
+        title = notebook.cells[0]
+        title.source = _FINDING.sub(
+            lambda match: f"{match[1]}**Finding:** {found[-1]}{match[2]}", title.source
+        )
 
 
 def fill_readme() -> None:
-    """Put the numbers of metrics.json into the README."""
+    """Put the numbers of metrics.json and of the larger study into the README."""
     readme = config.REPOSITORY / "README.md"
-    metrics = writing.read_json(config.REPORTS / "metrics.json")
-    write_text(readme, writing.render_readme(metrics, readme.read_text("utf-8")))
+    default = read_json(config.REPORTS / "metrics.json")
+    larger = config.REPORTS / "archives" / "metrics.json"
+    studies = [default, read_json(larger) if larger.is_file() else None]
+    text = readme.read_text("utf-8")
+    text = fill_block(text, "metrics", make_main_table(default))
+    write_text(readme, fill_block(text, "goals", make_goal_table(studies)))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -84,11 +86,6 @@ def main() -> None:
     os.environ.update(KERNEL_ENVIRONMENT)
     for path in find_notebooks(sys.argv[1:]):
         run_in_place(path)
-    # A finding may rest on a number that a later notebook wrote.
-    for path in find_notebooks():
-        notebook = nbformat.read(path, as_version=4)
-        fill_finding(notebook, path.stem)
-        write_text(path, nbformat.writes(notebook) + "\n")
     fill_readme()
 
 

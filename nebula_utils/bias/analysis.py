@@ -96,7 +96,9 @@ class Answers:
             flattering = self.predict_random_split()
         changed = {k: v for k, v in self.y_proba.items() if k != "as_is"}
         palettes = self.dataset.palettes
-        return scores.score_head(self.predictions, changed, palettes, flattering)
+        return scores.score_head(
+            self.predictions, changed, palettes, random_split=flattering
+        )
 
 
 def run_study(

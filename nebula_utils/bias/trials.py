@@ -15,7 +15,6 @@ from nebula_utils.features.quiet import import_tensorflow, silence_stderr
 from nebula_utils.features.views import Preprocessing, View
 from nebula_utils.features.weights import fetch_frozen_graph
 from nebula_utils.images import reading
-from nebula_utils.report import writing
 from nebula_utils.training import fitting, study
 from nebula_utils.training.calibration import compute_threshold
 from nebula_utils.training.export import export_classifier
@@ -155,7 +154,7 @@ def export_study(
     about: Mapping[str, Any],
     coverage: Mapping[str, Any],
 ) -> float:
-    """Fit a strategy on all pictures and export it with its model card.
+    """Fit a strategy on all pictures and export it.
 
     Parameters
     ----------
@@ -168,7 +167,7 @@ def export_study(
     heads : mapping
         The ``heads`` of metrics.json.
     about : mapping
-        From `writing.make_study`.
+        From `report.make_study`.
     coverage : mapping
         From `calibration.score_coverage`.
 
@@ -198,8 +197,5 @@ def export_study(
         },
         answers.strategy.trim,
     )
-    features = about["features"]
-    card = {**features, "threshold": threshold, **coverage}
-    writing.write_model_card(folder / "MODEL_CARD.md", {**about, "heads": heads}, card)
     loaded = load_head(folder / "head.npz")
     return float(np.abs(loaded.predict_proba(X) - fit.head.predict_proba(X)).max())

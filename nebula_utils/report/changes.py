@@ -11,6 +11,7 @@ from nebula_utils.counterfactuals.colour import PALETTES
 from nebula_utils.report.charts import plot_paired
 from nebula_utils.report.drawing import (
     CHANGE_NAMES,
+    COLOURS,
     HEAD_STYLE,
     OFFSET,
     draw_shares,
@@ -35,7 +36,7 @@ from nebula_utils.training.scores import (
 
 def plot_confusion_grid(
     predictions: Mapping[str, Mapping[str, Predictions]],
-    names: Sequence[str] = tuple(CHANGE_NAMES),
+    names: Sequence[str] = COLOURS,
 ) -> np.ndarray:
     """Draw small confusion matrices: a row a head, a column a change.
 

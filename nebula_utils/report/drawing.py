@@ -26,6 +26,7 @@ HEAD_STYLE = {
     "robust": {"color": "#0b3c6f", "marker": "s"},
     "fine-tuned": {"color": "#b5651d", "marker": "^"},
 }
+COLOURS = ("as_is", "grey", "saturated", "red", "blue", "gold", "swapped")
 CHANGE_NAMES = {
     "as_is": "as it is",
     "grey": "greyscale",
@@ -34,6 +35,13 @@ CHANGE_NAMES = {
     "blue": "blue tint",
     "gold": "gold tint",
     "swapped": "channels swapped",
+    "smaller": "half as large",
+    "much_smaller": "a third as large",
+    "larger": "larger",
+    "off_centre": "off-centre",
+    "turned": "turned",
+    "mirrored": "mirrored",
+    "mean": "mean of the framings",
 }
 
 

@@ -16,7 +16,7 @@ from nebula_utils.dataset.manifest import load_source
 from nebula_utils.errors import CatalogueError, ImageError
 from nebula_utils.features.views import Preprocessing, View
 from nebula_utils.images import reading
-from nebula_utils.report.drawing import CHANGE_NAMES, get_figure, make_grid
+from nebula_utils.report.drawing import CHANGE_NAMES, COLOURS, get_figure, make_grid
 from nebula_utils.report.style import CLASS_LABELS, CLASS_STYLE
 from nebula_utils.training.export import is_free
 from nebula_utils.training.study import INSIDE
@@ -121,7 +121,7 @@ def plot_strips(
     rows: pd.DataFrame,
     y_proba: Mapping[str, np.ndarray],
     class_names: Sequence[str],
-    names: Sequence[str] = tuple(CHANGE_NAMES),
+    names: Sequence[str] = COLOURS,
 ) -> np.ndarray:
     """Draw pictures under each colour, with what the head answers to it.
 
@@ -250,7 +250,7 @@ def plot_held_out(
                 for one in answers.values()
             ]
         )
-        for colour in CHANGE_NAMES
+        for colour in COLOURS
     }
     twice = pd.concat([free] * len(answers))
     axes = plot_strips(twice, y_proba, classes)

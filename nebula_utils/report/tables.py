@@ -1,82 +1,257 @@
-"""Scores as tables to read: one column a head, one row a question."""
+"""Scores as tables: in notebooks one column a head, in the README as Markdown."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from nebula_utils.bias.analysis import Answers
+from nebula_utils.config import CLASS_NAMES
+from nebula_utils.errors import NebulaError
 from nebula_utils.report.drawing import CHANGE_NAMES
-from nebula_utils.report.writing import format_score
+from nebula_utils.report.results import HEADS
+from nebula_utils.report.style import CLASS_LABELS
 from nebula_utils.training import scores
-from nebula_utils.training.scores import Metric, Score
+from nebula_utils.training.scores import MIN_GROUP, Metric, Predictions, Score
 
-Pick = Callable[[Mapping[str, Any]], Score | None]
+Scores = Mapping[str, Any]
 
-ROWS: dict[str, Pick] = {
-    "balanced accuracy": lambda head: head["balanced_accuracy"],
-    "… with a random split": lambda head: head["balanced_accuracy_random_split"],
-    "… without colour": lambda head: head["grey_balanced_accuracy"],
-    "macro-F1": lambda head: head["macro_f1"],
-    "flips without colour": lambda head: head["flip_rate"]["grey"],
-    "worst type × palette recall": lambda head: head["worst_group_recall"],
-    "calibration error": lambda head: head["ece"],
-    "nebula or not, AUROC": lambda head: head["nebula_auroc"],
+# What a row asks → how to find it among a head's scores.
+ROWS: dict[str, tuple[str, ...]] = {
+    "balanced accuracy": ("balanced_accuracy",),
+    "… with one right type a picture": ("strict_balanced_accuracy",),
+    "… with a random split": ("balanced_accuracy_random_split",),
+    "… without colour": ("grey_balanced_accuracy",),
+    "recall of the types, among types": ("type_recall",),
+    "… without colour ": ("grey_type_recall",),
+    "flips without colour": ("flip_rate", "grey"),
+    "worst type × palette recall": ("worst_group_recall",),
+    "macro-F1": ("macro_f1",),
+    "calibration error (0 is best)": ("ece",),
+    "nebula or not, AUROC": ("nebula_auroc",),
+    "sure answers": ("sure", "share"),
+    "… of which right": ("sure", "accuracy"),
 }
+# Main numbers of the README, for all classes and for dark or emission.
+MAIN = (
+    "balanced accuracy",
+    "… without colour",
+    "… with a random split",
+    "flips without colour",
+    "worst type × palette recall",
+)
 
 
-def tabulate_scores(scored: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def format_score(score: Score | None) -> str:
+    """Return a score as people read it: ``0.72 [0.65, 0.79]``.
+
+    A star warns that fewer than five nebulae carry it.
+    """
+    if score is None or score["value"] is None:
+        return "–"
+    text = f"{score['value']:.2f}"
+    if score["low"] is not None and score["high"] is not None:
+        text += f" [{score['low']:.2f}, {score['high']:.2f}]"
+    return text + ("*" if (score["n_nebulae"] or 0) < MIN_GROUP else "")
+
+
+def find_score(scored: Scores | None, keys: Sequence[str]) -> Score | None:
+    """Return the score at nested keys; None where one is missing."""
+    found: Any = scored
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
+
+
+def tabulate_scores(scored: Mapping[str, Scores]) -> pd.DataFrame:
     """Return the main scores of several heads, one column a head."""
     return pd.DataFrame(
         {
-            name: {title: format_score(pick(head)) for title, pick in ROWS.items()}
+            name: {row: format_score(find_score(head, ROWS[row])) for row in ROWS}
             for name, head in scored.items()
         }
     )
 
 
-def tabulate_flips(scored: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Return each counterfactual's flip rate, one column a head."""
+def tabulate_flips(scored: Mapping[str, Scores]) -> pd.DataFrame:
+    """Return each change's flip rate, of colour and of framing, one column a head."""
     return pd.DataFrame(
         {
             name: {
-                CHANGE_NAMES.get(colour, colour): format_score(score)
-                for colour, score in head["flip_rate"].items()
+                CHANGE_NAMES.get(change, change): format_score(score)
+                for key in ("flip_rate", "framing_flip_rate")
+                for change, score in head[key].items()
             }
             for name, head in scored.items()
         }
     )
 
 
-# Metric → (which answers, how it is computed, 1 where more is better or else -1).
-COMPARED: dict[str, tuple[str, Metric, int]] = {
-    "balanced accuracy": ("as_is", scores.compute_balanced_accuracy, 1),
-    "… without colour": ("grey", scores.compute_balanced_accuracy, 1),
-    "macro-F1": ("as_is", scores.compute_macro_f1, 1),
-    "calibration error": ("as_is", scores.compute_ece, -1),
-}
+def tabulate_outside(external: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the outside sets' scores, a row a set and head; absent sets have none."""
+    rows: dict[str, Callable[[Scores], Score | None]] = {
+        "types, recall": lambda head: find_score(head, ["type_recall"]),
+        "… in grey": lambda head: find_score(head, ["grey_type_recall"]),
+        "type flips": lambda head: find_score(head, ["type_flip_rate"]),
+        "nebula AUROC": lambda head: find_score(head, ["nebula_auroc"]),
+        "recall of other": lambda head: find_score(head, ["recall", "other"]),
+        "calibration error": lambda head: find_score(head, ["ece"]),
+        "sure": lambda head: find_score(head, ["sure", "share"]),
+        "… of which right": lambda head: find_score(head, ["sure", "accuracy"]),
+    }
+    found = {
+        (place, head): {row: format_score(pick(one)) for row, pick in rows.items()}
+        for place, heads in external.items()
+        for head, one in (heads or {}).items()
+    }
+    return pd.DataFrame.from_dict(found, orient="index")
 
 
-def tabulate_comparison(a: Answers, b: Answers) -> pd.DataFrame:
-    """Return how ``b`` differs from ``a``, with paired intervals.
+def tabulate_comparison(
+    a: Mapping[str, Predictions], b: Mapping[str, Predictions]
+) -> pd.DataFrame:
+    """Return how the scores of ``b`` differ from those of ``a``, pictures paired.
 
     Parameters
     ----------
-    a, b : Answers
-        To the same pictures.
+    a, b : mapping of str to Predictions
+        ``"as_is"`` and ``"grey"`` answers of two heads to the same pictures.
 
     Returns
     -------
     DataFrame
-        One row a metric: the difference b - a with its interval, and whether that
-        makes ``b`` "better" or "worse"; "not clear" if the interval holds zero.
+        One row a metric: the difference b - a with its interval, and which head that
+        favours, where the interval leaves out zero. Of the calibration error less is
+        better, of all others more.
     """
+    metrics: dict[str, tuple[str, Metric, int]] = {
+        "balanced accuracy": ("as_is", scores.compute_balanced_accuracy, 1),
+        "… without colour": ("grey", scores.compute_balanced_accuracy, 1),
+        "macro-F1": ("as_is", scores.compute_macro_f1, 1),
+        "calibration error": ("as_is", scores.compute_ece, -1),
+    }
     rows = {}
-    for name, (colour, metric, sign) in COMPARED.items():
-        pair = (a.predict_under(colour), b.predict_under(colour))
-        score = scores.compare_heads(*pair, metric)
-        verdict = "not clear"
-        if score["low"] is not None and score["low"] * score["high"] > 0:
-            verdict = "better" if sign * score["value"] > 0 else "worse"
-        rows[name] = {"difference": format_score(score), "second head": verdict}
+    for name, (under, metric, sign) in metrics.items():
+        score = scores.compare_heads(a[under], b[under], metric)
+        low, high = score["low"], score["high"]
+        favours = "neither, clearly"
+        if low is not None and high is not None and low * high > 0:
+            favours = "second" if sign * low > 0 else "first"
+        rows[name] = {"difference": format_score(score), "favours": favours}
     return pd.DataFrame(rows).T
+
+
+def make_main_table(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the README's main numbers as the lines of a Markdown table."""
+    data, protocol = metrics["data"], metrics["protocol"]
+    # JSON keeps its keys sorted; people read the house order.
+    names = [CLASS_LABELS[name] for name in CLASS_NAMES if name in data["classes"]]
+    lines = [
+        f"{data['n_images']} pictures of {data['n_nebulae']} objects "
+        f"({', '.join(names)}); {protocol['repeats']} × {protocol['k']}-fold "
+        "cross-validation by nebula; 95 % intervals by resampling nebulae.",
+        "",
+        f"| | {' | '.join(HEADS)} |",
+        "|---|" + "---|" * len(HEADS),
+    ]
+    sections = {"heads": "all classes", "dark_emission": "dark or emission"}
+    for section, title in sections.items():
+        heads = metrics[section]
+        for row in MAIN if heads else ():
+            found = [format_score(find_score(heads[h], ROWS[row])) for h in HEADS]
+            lines.append(f"| {title}: {row} | {' | '.join(found)} |")
+    for name, reason in data["left_out"].items():
+        lines += ["", f"Left out: {CLASS_LABELS[name]} ({reason})."]
+    return lines
+
+
+def make_goal_table(studies: Sequence[Mapping[str, Any] | None]) -> list[str]:
+    """Return the goals of the exported head, and how far two studies get.
+
+    Parameters
+    ----------
+    studies : sequence of two metrics.json, or None
+        The default study's and the larger one's, with the archives' pictures.
+
+    Returns
+    -------
+    list of str
+        A Markdown table, a line each; "–" for what was not measured.
+    """
+
+    def outside(place: str, *keys: str) -> list[str]:
+        path = ("external", place, "robust", *keys)
+        return [format_score(find_score(one, path)) for one in studies]
+
+    def both(first: list[str], second: list[str]) -> list[str]:
+        return [f"{a} · {b}" for a, b in zip(first, second, strict=True)]
+
+    def held_out(colour: str) -> list[str]:
+        path = ("held_out", "LDN 1622", "robust", colour, "dark")
+        found = [find_score(one, path) for one in studies]
+        return ["–" if p is None else f"{p:.2f}" for p in found]
+
+    def framing() -> list[str]:
+        path = ("heads", "robust", "framing_flip_rate", "mean")
+        return [format_score(find_score(one, path)) for one in studies]
+
+    def count(one: Mapping[str, Any] | None) -> str:
+        return "–" if one is None else str(len(set(one["data"]["classes"]) - {"other"}))
+
+    recall, grey = ("type_recall",), ("grey_type_recall",)
+    rows = [
+        ("outside sets pooled: recall of types, by nebula; in grey", "0.82 · 0.79",
+         "0.84 · 0.81", both(outside("pooled", *recall), outside("pooled", *grey))),
+        ("strangers alone: the same", "0.82 · 0.79", "0.85 · 0.82",
+         both(outside("strangers", *recall), outside("strangers", *grey))),
+        ("flips: without colour (pooled); by framing (k-fold)", "≤ 0.08 · ≤ 0.12",
+         "≤ 0.06 · ≤ 0.10", both(outside("pooled", "type_flip_rate"), framing())),
+        ("nebula or not, strangers: AUROC; recall of other", "0.99 · 0.93",
+         "0.993 · 0.95", both(outside("strangers", "nebula_auroc"),
+                              outside("strangers", "recall", "other"))),
+        ("dark against emission, the original's photos", "0.88", "0.92",
+         outside("photos", "type_recall")),
+        ("LDN 1622, P(dark): in grey; in colour", "0.6 · 0.6", "0.7 · 0.7",
+         both(held_out("grey"), held_out("as_is"))),
+        ("“sure” on the outside sets: right; how many", "0.90 · 0.55", "0.92 · 0.65",
+         both(outside("pooled", "sure", "accuracy"),
+              outside("pooled", "sure", "share"))),
+        ("calibration error on strangers", "≤ 0.06", "≤ 0.05",
+         outside("strangers", "ece")),
+        ("types", "5", "6", [count(one) for one in studies]),
+    ]  # fmt: skip
+    lines = [
+        "| | goal | default pictures | goal, with archives | with archives |",
+        "|---|---|---|---|---|",
+    ]
+    return lines + [
+        f"| {name} | {goal} | {found[0]} | {larger} | {found[1]} |"
+        for name, goal, larger, found in rows
+    ]
+
+
+def fill_block(text: str, name: str, lines: Sequence[str]) -> str:
+    """Put lines between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->`` of a text.
+
+    Raises
+    ------
+    NebulaError
+        If the markers are missing.
+    """
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    found = re.search(f"({begin}\n).*?({end})", text, re.DOTALL)
+    if found is None:
+        raise NebulaError(f"the README has no lines {begin} and {end}: add them")
+    block = "\n".join(["", *lines, "", ""])
+    return text[: found.end(1)] + block + text[found.start(2) :]
+
+
+def quote_benchmarks(report: str) -> list[str]:
+    """Return what the README quotes of reports/benchmarks.md: rows that have a goal."""
+    _, *lines = report.strip().splitlines()  # its title is not quoted
+
+    def has_no_goal(line: str) -> bool:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        return len(cells) > 1 and cells[-1] == "–"
+
+    return "\n".join(line for line in lines if not has_no_goal(line)).split("\n")

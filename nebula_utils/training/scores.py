@@ -6,12 +6,13 @@ the interval a thousand sets, one for each resampling of the nebulae. Repeated
 cross-validation enters as rows: a picture predicted in three repeats has three rows.
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from nebula_utils.config import RANDOM_STATE
+from nebula_utils.config import OTHER, RANDOM_STATE
 
 N_RESAMPLES = 1000
 N_BINS = 10  # of the calibration error
@@ -76,6 +77,34 @@ class Predictions:
             return self.y_pred == self.y_true
         return np.take_along_axis(self.accept[None], self.y_pred[..., None], 2)[..., 0]
 
+    @property
+    def is_nebula(self) -> np.ndarray:
+        """Whether each picture shows a nebula, shape (n_images,), bool."""
+        return np.array([name != OTHER for name in self.class_names])[self.y_true]
+
+    def replace(self, y_proba: np.ndarray) -> "Predictions":
+        """Return other answers to the same pictures."""
+        return dataclasses.replace(self, y_proba=y_proba)
+
+    def be_strict(self) -> "Predictions":
+        """Return the predictions with one right type a picture, no second one."""
+        return dataclasses.replace(self, accept=None)
+
+    def among_types(self) -> "Predictions":
+        """Return the pictures of nebulae, and answers that must name a type."""
+        if OTHER not in self.class_names:
+            return self
+        part = self.select(self.is_nebula)
+        keep = [i for i, name in enumerate(self.class_names) if name != OTHER]
+        y_proba = part.y_proba[:, :, keep]
+        return Predictions(
+            np.searchsorted(keep, part.y_true),
+            y_proba / np.maximum(y_proba.sum(-1, keepdims=True), 1e-12),
+            part.groups,
+            tuple(self.class_names[i] for i in keep),
+            None if part.accept is None else part.accept[:, keep],
+        )
+
     def select(self, mask: np.ndarray) -> "Predictions":
         """Return the predictions of the pictures where ``mask`` is true."""
         accept = None if self.accept is None else self.accept[mask]
@@ -137,16 +166,6 @@ def compute_recall(p: Predictions, weights: np.ndarray) -> np.ndarray:
 def compute_balanced_accuracy(p: Predictions, weights: np.ndarray) -> np.ndarray:
     """Return the mean recall over the classes present, shape (n_weights,)."""
     return np.nanmean(compute_recall(p, weights), axis=1)
-
-
-def compute_nebula_recall(p: Predictions, weights: np.ndarray) -> np.ndarray:
-    """Return the mean recall over the types of nebula present, shape (n_weights,).
-
-    `other` is an answer that can be given, and wrong, but is not counted as a type.
-    """
-    recall = compute_recall(p, weights)
-    types = [i for i, name in enumerate(p.class_names) if name != "other"]
-    return np.nanmean(recall[:, types], axis=1)
 
 
 def compute_macro_f1(p: Predictions, weights: np.ndarray) -> np.ndarray:
@@ -278,9 +297,11 @@ def make_score(values: np.ndarray, groups: np.ndarray) -> Score:
 
 def score_head(
     p: Predictions,
-    counterfactuals: dict[str, np.ndarray],
+    changed: Mapping[str, np.ndarray],
     palettes: np.ndarray,
+    framed: Mapping[str, np.ndarray] | None = None,
     random_split: Predictions | None = None,
+    sure: float | None = None,
     random_state: int = RANDOM_STATE,
 ) -> dict[str, Score | dict[str, Score]]:
     """Return every score that metrics.json holds of one head.
@@ -288,59 +309,105 @@ def score_head(
     Parameters
     ----------
     p : Predictions
-        Out-of-fold answers to the pictures as they are.
-    counterfactuals : dict of str to ndarray of shape (n_repeats, n_images, n_classes)
-        Answers to the same pictures after each colour intervention; "grey" must be
-        among them.
+        Answers to the pictures as they are.
+    changed : mapping of str to ndarray of shape (n_repeats, n_images, n_classes)
+        Answers to the same pictures in other colours; "grey" must be among them.
     palettes : ndarray of shape (n_images,), str
         The palette of each picture.
+    framed : mapping of str to ndarray, optional
+        Answers to the same pictures framed otherwise.
     random_split : Predictions, optional
-        Answers from a split by picture, for the flattering comparison.
+        Answers had the split been random.
+    sure : float, optional
+        Probability from which on an answer counts as sure.
     random_state : int
         Seed of the resampling.
 
     Returns
     -------
     dict
-        Keys as in interface.md; and ``nebula_recall``, ``grey_nebula_recall``, the
-        mean recall over the types of nebula.
+        Keys as in interface.md; beside them ``strict_balanced_accuracy`` (one right
+        type a picture), ``type_recall``, ``grey_type_recall`` and ``type_flip_rate``
+        (nebulae only, answers that must name a type), ``framing_flip_rate``, and
+        ``sure`` with ``share`` and ``accuracy``.
     """
-    weights = make_weights(p.groups, p.y_true, random_state=random_state)
-    grey = Predictions(
-        p.y_true, counterfactuals["grey"], p.groups, p.class_names, p.accept
-    )
+    grey = p.replace(changed["grey"])
+    types, grey_types = p.among_types(), grey.among_types()
 
-    def score(metric: Metric, predictions: Predictions = p) -> Score:
-        return make_score(metric(predictions, weights), predictions.groups)
+    def score(metric: Metric, of: Predictions = p) -> Score:
+        weights = make_weights(of.groups, of.y_true, random_state=random_state)
+        return make_score(metric(of, weights), of.groups)
 
-    recall = compute_recall(p, weights)
-    flattering = None
-    if random_split is not None:
-        flattering = score(compute_balanced_accuracy, random_split)
-    is_nebula = np.array([name != "other" for name in p.class_names])[p.y_true]
-    nebulae = p.groups[is_nebula]
+    def flips(answers: Mapping[str, np.ndarray]) -> dict[str, Score]:
+        weights = make_weights(p.groups, p.y_true, random_state=random_state)
+        of = p.groups[p.is_nebula]
+        return {
+            name: make_score(compute_flip_rate(p, y_proba, weights), of)
+            for name, y_proba in answers.items()
+        }
+
+    def flip_types(of: Predictions, weights: np.ndarray) -> np.ndarray:
+        return compute_flip_rate(of, grey_types.y_proba, weights)
+
+    def worst_group(of: Predictions, weights: np.ndarray) -> np.ndarray:
+        return compute_worst_group_recall(of, palettes, weights)
+
+    loose = score(compute_balanced_accuracy, random_split) if random_split else None
+    worst = score(worst_group) | {"n_images": int(p.is_nebula.sum())}
     return {
         "balanced_accuracy": score(compute_balanced_accuracy),
-        "balanced_accuracy_random_split": flattering or _missing(p),
+        "balanced_accuracy_random_split": loose or _missing(p),
+        "strict_balanced_accuracy": score(compute_balanced_accuracy, p.be_strict()),
         "macro_f1": score(compute_macro_f1),
-        "recall": {
-            name: make_score(recall[:, i], p.groups[p.y_true == i])
-            for i, name in enumerate(p.class_names)
-        },
+        "recall": score_recall(p, random_state),
         "grey_balanced_accuracy": score(compute_balanced_accuracy, grey),
-        "nebula_recall": make_score(compute_nebula_recall(p, weights), nebulae),
-        "grey_nebula_recall": make_score(compute_nebula_recall(grey, weights), nebulae),
-        "flip_rate": {
-            name: make_score(
-                compute_flip_rate(p, changed, weights), p.groups[is_nebula]
-            )
-            for name, changed in counterfactuals.items()
-        },
-        "worst_group_recall": make_score(
-            compute_worst_group_recall(p, palettes, weights), p.groups[is_nebula]
-        ),
+        "type_recall": score(compute_balanced_accuracy, types),
+        "grey_type_recall": score(compute_balanced_accuracy, grey_types),
+        "type_flip_rate": score(flip_types, types),
+        "flip_rate": flips(changed),
+        "framing_flip_rate": flips(framed or {}),
+        "worst_group_recall": worst,
         "ece": score(compute_ece),
         "nebula_auroc": score(compute_nebula_auroc),
+        "sure": {} if sure is None else score_sure(p, sure, random_state),
+    }
+
+
+def score_recall(p: Predictions, random_state: int = RANDOM_STATE) -> dict[str, Score]:
+    """Return each present class's recall as metrics.json has it."""
+    weights = make_weights(p.groups, p.y_true, random_state=random_state)
+    recall = compute_recall(p, weights)
+    return {
+        name: make_score(recall[:, i], p.groups[p.y_true == i])
+        for i, name in enumerate(p.class_names)
+    }
+
+
+def score_sure(
+    p: Predictions, sure: float, random_state: int = RANDOM_STATE
+) -> dict[str, Score]:
+    """Return how many answers are sure, and how many of these are right.
+
+    Parameters
+    ----------
+    p : Predictions
+        Answers.
+    sure : float
+        Probability from which on an answer counts as sure.
+    random_state : int
+        Seed of the resampling.
+
+    Returns
+    -------
+    dict of str to score
+        ``share`` of sure answers, and the ``accuracy`` of these.
+    """
+    weights = make_weights(p.groups, p.y_true, random_state=random_state)
+    is_sure = p.y_proba.max(-1) >= sure
+    share, right = is_sure.mean(0), (is_sure & p.is_right).mean(0)
+    return {
+        "share": make_score(weights @ share / weights.sum(1), p.groups),
+        "accuracy": make_score(_divide(weights @ right, weights @ share), p.groups),
     }
 
 
@@ -350,7 +417,7 @@ def compare_heads(
     metric: Metric = compute_balanced_accuracy,
     random_state: int = RANDOM_STATE,
 ) -> Score:
-    """Return by how much ``b`` scores higher than ``a`` on the same pictures.
+    """Return the difference between two heads' scores on the same pictures.
 
     Parameters
     ----------
@@ -365,8 +432,7 @@ def compare_heads(
     -------
     dict
         The difference b - a with a paired interval: each resample draws the same
-        nebulae for both, which two separate intervals would not. Whether higher is
-        better depends on the metric: of a calibration error, less is.
+        nebulae for both, which two separate intervals would not.
 
     Raises
     ------

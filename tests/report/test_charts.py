@@ -36,7 +36,7 @@ def heads(predictions):
     """Scores of two heads, as in metrics.json."""
     grey = {"grey": predictions.y_proba[:, :, [1, 0, 2]]}
     palettes = np.array(["red", "blue"] * 30)
-    scored = score_head(predictions, grey, palettes, predictions)
+    scored = score_head(predictions, grey, palettes, random_split=predictions)
     return {"plain": scored, "robust": scored}
 
 

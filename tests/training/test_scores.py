@@ -18,6 +18,7 @@ from nebula_utils.training.scores import (
     make_score,
     make_weights,
     score_head,
+    score_sure,
 )
 
 NAMES = ("dark", "emission", "other")
@@ -160,12 +161,74 @@ def test_score_head_has_the_keys_of_the_interface():
         "macro_f1",
         "recall",
         "grey_balanced_accuracy",
-        "grey_nebula_recall",
-        "nebula_recall",
+        "strict_balanced_accuracy",
+        "type_recall",
+        "grey_type_recall",
+        "type_flip_rate",
         "flip_rate",
+        "framing_flip_rate",
+        "sure",
         "worst_group_recall",
         "ece",
         "nebula_auroc",
     }
     assert scores["flip_rate"]["grey"]["value"] == 0
     assert set(scores["ece"]) == {"value", "low", "high", "n_images", "n_nebulae"}
+
+
+def test_a_type_must_be_named_among_types():
+    """An answer `other` is renormalised away, and pictures of `other` do not count."""
+    names = ("dark", "emission", "other")
+    y = np.array([0, 0, 1, 1, 2])
+    y_proba = np.array(
+        [[0.3, 0.1, 0.6], [0.1, 0.3, 0.6], [0.2, 0.8, 0], [0.1, 0.2, 0.7], [0, 0, 1]]
+    )[None]
+    p = Predictions(y, y_proba, np.array(list("abcde")), names)
+    types = p.among_types()
+    assert types.class_names == ("dark", "emission")
+    np.testing.assert_array_equal(types.y_pred[0], [0, 1, 1, 1])
+    np.testing.assert_allclose(types.y_proba.sum(-1), 1)
+    value = compute_balanced_accuracy(types, make_weights(types.groups, types.y_true))
+    assert value[0] == 0.75
+
+
+def test_strict_answers_have_no_second_type():
+    """A second accepted type is right, but not strictly."""
+    accept = np.array([[True, True], [False, True]])
+    y_proba = np.array([[0.2, 0.8], [0.2, 0.8]])[None]
+    groups = np.array(["a", "b"])
+    p = Predictions(np.array([0, 1]), y_proba, groups, ("dark", "emission"), accept)
+    assert p.is_right.tolist() == [[True, True]]
+    assert p.be_strict().is_right.tolist() == [[False, True]]
+
+
+def test_sure_answers_are_counted_by_nebula():
+    """Three of four nebulae are sure, two of these right."""
+    y_proba = np.array([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.55, 0.45]])[None]
+    p = Predictions(
+        np.array([0, 0, 0, 1]), y_proba, np.array(list("abcd")), ("dark", "emission")
+    )
+    found = score_sure(p, 0.6)
+    assert found["share"]["value"] == 0.75
+    assert found["accuracy"]["value"] == pytest.approx(2 / 3, abs=1e-5)
+
+
+def test_intervals_cover_the_truth():
+    """Of 95 % intervals by nebula, about so many hold the true accuracy, 0.7.
+
+    Pictures of one nebula are right or wrong together: resampling pictures would
+    cover far less.
+    """
+    covered = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        right = np.repeat(rng.random(60) < 0.7, 4)
+        y = np.repeat([0, 1], 120)
+        y_proba = np.where(right, 0.9, 0.1)[:, None] * np.eye(2)[y]
+        y_proba += (1 - y_proba.sum(1, keepdims=True)) * np.eye(2)[1 - y]
+        groups = np.repeat([f"N {i}" for i in range(60)], 4)
+        p = Predictions(y, y_proba[None], groups, ("dark", "emission"))
+        weights = make_weights(groups, y, 200, random_state=seed)
+        score = make_score(compute_balanced_accuracy(p, weights), groups)
+        covered.append(score["low"] <= 0.7 <= score["high"])
+    assert 0.88 <= np.mean(covered) <= 0.99
