@@ -18,7 +18,7 @@ from measuring import N_CORES, Options, Row, fail
 
 from nebula_utils import config
 from nebula_utils.files import write_atomic
-from nebula_utils.report import writing
+from nebula_utils.report.tables import fill_block, quote_benchmarks
 
 # Which module measures which rows. A module is imported when its turn comes, so that a
 # broken one costs its own rows only.
@@ -159,7 +159,7 @@ def main() -> None:
     print(text)
     if args.out == REPORT:
         readme = README.read_text(encoding="utf-8")
-        write_text(README, writing.render_benchmarks(text, readme))
+        write_text(README, fill_block(readme, "benchmarks", quote_benchmarks(text)))
 
 
 if __name__ == "__main__":

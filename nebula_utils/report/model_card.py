@@ -80,10 +80,10 @@ LDN 1622 is held out.
 {flips} of the answers flip, in another framing {framing}. Calibration error {ece}. \
 95 % intervals, nebulae resampled, cross-validated by nebula.
 
-**"Sure".** An answer is sure from a probability on that was chosen on pictures \
-of other photographers than those it was trained on. Here {share} of the answers are \
-sure, and {accuracy} of these are right. How it fares on other people's pictures stands \
-in the README's table.
+**"Sure".** An answer is sure from a probability on that was chosen on pictures by \
+other photographers than those it was trained on. Here {share} of the answers are \
+sure, and {accuracy} of these are right. How it fares on other people's pictures \
+stands in the README's table.
 
 **Limits.**
 {unknown}- few nebulae in the thin classes: look at the intervals, not the values
