@@ -19,7 +19,11 @@ from playwright.sync_api import Page, sync_playwright
 from synthetic import make_jpeg
 
 from nebula_utils import config
-from nebula_utils.classifier.serving import TEMPLATE, limit_memory, make_environment
+from nebula_utils.classifier.serving import (
+    limit_memory,
+    list_options,
+    make_environment,
+)
 
 FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --no-first-run"
 PATIENCE = 180_000  # ms
@@ -29,7 +33,7 @@ def start_server(notebook: Path, port: int) -> subprocess.Popen:
     """Serve a notebook with the limits of `nebula app`; wait for the port."""
     command = [sys.executable, "-m", "voila", str(notebook), f"--port={port}"]
     server = subprocess.Popen(
-        [*command, f"--template={TEMPLATE}"],
+        [*command, *list_options()],
         cwd=config.REPOSITORY,
         env={**os.environ, **make_environment()},
         stdout=subprocess.DEVNULL,
@@ -98,6 +102,8 @@ def main() -> None:
                 page.wait_for_selector(".nebula-drop", timeout=PATIENCE)
                 ready.append(time.perf_counter() - start)
             print(f"pages ready: first {min(ready):.1f} s, last {max(ready):.1f} s")
+            idle = [read_memory(pid) for pid in find_children(server.pid)]
+            print(f"memory before: {sum(idle):.0f} MB, largest {max(idle):.0f} MB")
             times = ask(pages, path)
             print(f"answers: {len(times)} of {args.people}, last {max(times):.1f} s")
             kernels = [read_memory(pid) for pid in find_children(server.pid)]

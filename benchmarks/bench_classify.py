@@ -44,7 +44,12 @@ def measure(act: Callable[[], object], repeats: int = REPEATS) -> dict[str, floa
 
 def measure_parts(classifier: Classifier, data: bytes) -> dict[str, dict[str, float]]:
     """Return what each part of an answer costs."""
-    views = tuple(dict.fromkeys(sum(classifier._list_questions(), ())))
+    names = ("as_is", *classifier.counterfactuals)
+    views = tuple(
+        dict.fromkeys(
+            view._replace(colour=c) for c in names for view in classifier.views
+        )
+    )
     recipe = Preprocessing(views)
     image = reading.read_image(data, 512)
     batch = recipe.make_views(image)
@@ -54,6 +59,7 @@ def measure_parts(classifier: Classifier, data: bytes) -> dict[str, dict[str, fl
         f"embed {len(views)} views": measure(lambda: classifier._embed(batch)),
         "embed 1 view": measure(lambda: classifier._embed(batch[:1])),
         "strip for the page": measure(lambda: classifier.make_strip(image)),
+        "map for the page": measure(lambda: classifier.map_evidence(image)),
     }
 
 

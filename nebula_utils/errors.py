@@ -1,5 +1,9 @@
 """The errors that reach a user: each says what is wrong and what to do about it."""
 
+import unicodedata
+
+_CONTROL = ("Cc", "Cf", "Cs", "Zl", "Zp")
+
 
 class NebulaError(Exception):
     """Base of every error that the package raises on purpose."""
@@ -39,3 +43,17 @@ class PipelineError(NebulaError):
 
 class ClusterError(NebulaError):
     """A Dask cluster can't be reached, or some of its tasks failed for good."""
+
+
+def make_printable(text: str) -> str:
+    """Return a text whose control and direction-changing characters are escaped.
+
+    File names may hold any: on a terminal they could move its cursor, set its title or
+    hide what is printed.
+    """
+    return "".join(
+        c.encode("unicode_escape").decode()
+        if unicodedata.category(c) in _CONTROL
+        else c
+        for c in text
+    )

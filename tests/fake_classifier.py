@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from nebula_utils.classifier.classifier import Classifier
+from nebula_utils.classifier.classifier import Certainty, Classifier
 from nebula_utils.config import CLASS_NAMES
 from nebula_utils.features.views import View
 from nebula_utils.training.heads import Head
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nebula_utils.features.backbone import Backbone
 
 STRIP = ("grey", "red")
+SURE = Certainty(0.4, 0.6, 0.9, "pictures by other photographers")
 
 
 class MapBackbone:
@@ -54,7 +55,7 @@ def make_classifier() -> Classifier:
         "licence": np.array(["CC BY 4.0"]),
     }
     views = (View(32), View(32, colour="grey"))
-    return Classifier(head, MapBackbone(), views, STRIP, 0.2, examples=examples)
+    return Classifier(head, MapBackbone(), views, STRIP, 0.2, SURE, examples=examples)
 
 
 def make_tiny_backbone(folder: Path) -> "Backbone":
@@ -99,5 +100,5 @@ def export_tiny(folder: Path, manifest: pd.DataFrame) -> None:
             0.2,
             make_dataset(rows, min_nebulae=1),
             np.random.default_rng(1).random((len(rows), 8), dtype=np.float32),
-            {},
+            {"calibration": {"sure": SURE._asdict()}},
         )

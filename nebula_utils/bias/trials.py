@@ -16,7 +16,7 @@ from nebula_utils.features.views import Preprocessing, View
 from nebula_utils.features.weights import fetch_frozen_graph
 from nebula_utils.images import reading
 from nebula_utils.training import fitting, study
-from nebula_utils.training.calibration import compute_threshold
+from nebula_utils.training.calibration import compute_threshold, measure_certainty
 from nebula_utils.training.export import export_classifier
 from nebula_utils.training.heads import load_head
 from nebula_utils.training.study import INSIDE
@@ -180,6 +180,7 @@ def export_study(
     dataset, X = answers.dataset, answers.embeddings.test["as_is"]
     fit = answers.fit
     threshold = compute_threshold(answers.predictions)
+    sure = measure_certainty(answers.predictions, "pictures of other nebulae")
     export_classifier(
         folder,
         fit.head,
@@ -193,7 +194,11 @@ def export_study(
             "metrics": heads["robust"],
             "data": about["data"],
             "protocol": about["protocol"],
-            "calibration": {"temperature": round(fit.temperature, 6), **coverage},
+            "calibration": {
+                "temperature": round(fit.temperature, 6),
+                "sure": sure,
+                **coverage,
+            },
         },
         answers.strategy.trim,
     )

@@ -1,27 +1,30 @@
 """The exported classifier: from the bytes of a picture to a result, and nothing else.
 
 Loading needs neither TensorFlow nor pandas nor scikit-learn, so that `nebula classify`
-answers in about a second; `export` writes what is read here.
+answers in about half a second; `export` writes what is read here.
 """
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from nebula_utils.classifier import evidence
 from nebula_utils.config import MODEL, OTHER
+from nebula_utils.counterfactuals import colour
 from nebula_utils.errors import ModelError
 from nebula_utils.features.backbone import Backbone, load_lite
 from nebula_utils.features.views import Preprocessing, View, apply_first, average_views
 from nebula_utils.files import DAMAGED, compute_sha256, unseal
 from nebula_utils.images import reading
-from nebula_utils.training.calibration import is_confident
-from nebula_utils.training.heads import Head, load_head
+from nebula_utils.training.heads import FORMAT_VERSION, Head, load_head
 
-FORMAT_VERSION = 3  # with a checksum of each file
+BATCH = 8  # views in a forward pass: one shape for all, as each costs 30 MB
 N_NEIGHBOURS = 4
+SAME_PICTURE = 0.96  # similarity from which on two are one; others reach 0.94
 
 
 class Neighbour(NamedTuple):
@@ -45,6 +48,26 @@ class Neighbour(NamedTuple):
     thumbnail: np.ndarray | None
 
 
+class Certainty(NamedTuple):
+    """When an answer counts as sure, and what that was worth.
+
+    Attributes
+    ----------
+    threshold : float
+        Least probability of a sure answer.
+    coverage, accuracy : float
+        Share of the pictures that were answered so, and of these the share that was
+        answered rightly; in [0, 1].
+    measured_on : str
+        Which pictures, e.g. "pictures by other photographers".
+    """
+
+    threshold: float
+    coverage: float
+    accuracy: float
+    measured_on: str
+
+
 @dataclass(frozen=True)
 class Result:
     """What the classifier says about one picture.
@@ -58,39 +81,47 @@ class Result:
     probabilities : dict of str to float
         Calibrated, over every class of the model; they sum to 1.
     confident : bool
-        False where the classifier should rather say "not sure": the conformal
-        prediction set is not one class, or that is less likely than not.
-    nebula : float
-        1 - P(other), in [0, 1].
+        Whether the probability of ``label`` reaches `Certainty.threshold`.
+    nebula : float or None
+        1 - P(other), in [0, 1]; None where the model has no class ``other``.
     grey_label : str
         The answer to the same picture without its colour.
     stability : float
         Mean over the colour counterfactuals of P(label) there over P(label) here, at
         most 1; 1 means that no change of colour makes the answer weaker.
     candidates : tuple of str
-        The conformal prediction set, most probable first.
+        The classes that can't be excluded (conformal prediction set, never empty),
+        most probable first.
     counterfactuals : dict of str to dict of str to float
-        The probabilities after each colour intervention.
-    activation : ndarray of shape (rows, columns), float32, or None
-        Class activation map of the label, in [0, 1], over the first view (the largest
-        centred square).
+        The probabilities after each colour intervention, of the same views.
+    is_grey : bool
+        Whether the picture has no colour that could have decided.
     neighbours : tuple of Neighbour
-        The most similar training pictures.
+        The most similar training pictures; the picture itself is none.
+    was_trained_on : bool
+        Whether the picture, or one nearly like it, is a training picture.
+    notes : tuple of str
+        What was done to decode the file, e.g. a stretch of linear data.
+    object_name : str
+        What the file's header says it shows; "" if nothing.
     picture : ndarray of shape (h, w, 3), uint8
-        The picture; its shorter side is below 1024 px, decoded smaller if need be.
+        As decoded: its shorter side is below 1024 px.
     """
 
     path: str
     label: str
     probabilities: dict[str, float]
     confident: bool
-    nebula: float
+    nebula: float | None
     grey_label: str
     stability: float
     candidates: tuple[str, ...] = ()
     counterfactuals: dict[str, dict[str, float]] = field(default_factory=dict)
-    activation: np.ndarray | None = None
+    is_grey: bool = False
     neighbours: tuple[Neighbour, ...] = ()
+    was_trained_on: bool = False
+    notes: tuple[str, ...] = ()
+    object_name: str = ""
     picture: np.ndarray | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -100,6 +131,7 @@ class Result:
             "label": self.label,
             "probabilities": self.probabilities,
             "confident": self.confident,
+            "candidates": list(self.candidates),
             "nebula": self.nebula,
             "grey_label": self.grey_label,
             "stability": self.stability,
@@ -117,11 +149,13 @@ class Classifier:
     backbone : Backbone
         Feature extractor.
     views : tuple of View
-        Views whose embeddings are averaged.
+        Views whose embeddings are averaged, for every answer alike.
     counterfactuals : tuple of str
         Colour interventions that are answered too; "grey" is among them.
-    threshold : float
+    set_threshold : float
         A class is in the prediction set if its probability reaches this.
+    certainty : Certainty
+        When an answer is sure.
     neighbours : dict of str to ndarray
         Training embeddings and what they show, as `export` writes them.
     examples : dict of str to ndarray
@@ -130,29 +164,30 @@ class Classifier:
         ``model.json``.
     trim : bool
         Whether a dark border is cut off first (`reading.trim_border`).
+    folder : Path, optional
+        Where it was loaded from, and thumbnails are.
     """
 
     head: Head
     backbone: Backbone
     views: tuple[View, ...]
     counterfactuals: tuple[str, ...]
-    threshold: float
+    set_threshold: float
+    certainty: Certainty
     neighbours: dict[str, np.ndarray] = field(default_factory=dict)
     examples: dict[str, np.ndarray] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     trim: bool = False
-
-    @property
-    def map_start(self) -> int:
-        """Where in the embedding the mean of the feature map begins."""
-        return int(self.about.get("backbone", {}).get("map_start", 0))
+    folder: Path | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The classes that can be answered."""
         return self.head.class_names
 
-    def classify(self, source: Path | bytes, name: str | None = None) -> Result:
+    def classify(
+        self, source: Path | bytes, name: str | None = None, nebula: str = ""
+    ) -> Result:
         """Classify one picture.
 
         Parameters
@@ -161,6 +196,8 @@ class Classifier:
             A file, or its content.
         name : str, optional
             What the result calls it; default: the path. It is never opened.
+        nebula : str
+            What it shows, if that is known: no training picture of it is a neighbour.
 
         Returns
         -------
@@ -171,42 +208,50 @@ class Classifier:
         ImageError
             If it can't be used as a picture.
         """
-        questions = self._list_questions()
-        unique = tuple(dict.fromkeys(view for views in questions for view in views))
-        recipe = Preprocessing(unique, trim=self.trim)
-        image = recipe.read(source)
-        X, maps = self._embed(recipe.make_views(image))
-        asked = np.stack([average_views(X, unique, views) for views in questions])
-        y_proba = self.head.predict_proba(asked.astype(np.float64))
-        answers = [self._name(row) for row in y_proba]
-        proba = y_proba[0]
-        best = int(proba.argmax())
-        order = [int(i) for i in np.argsort(-proba) if proba[i] >= self.threshold]
-        strip = dict(zip(self.counterfactuals, answers[2:], strict=True))
-        grey = answers[2 + self.counterfactuals.index("grey")]
-        # The strip's answers are compared with the strip's answer as it is; grey is
-        # asked in full, so it is compared with the full one.
-        base = [0 if name == "grey" else 1 for name in self.counterfactuals]
-        held = np.minimum(1, y_proba[2:, best] / y_proba[base, best])
-        return Result(
-            path=str(source)
-            if name is None and isinstance(source, Path)
-            else name or "",
-            label=self.class_names[best],
-            probabilities=answers[0],
-            confident=bool(is_confident(proba, self.threshold)),
-            nebula=_round(1 - answers[0].get(OTHER, 0.0)),
-            grey_label=max(grey, key=grey.__getitem__),
-            stability=_round(held.mean()),
-            candidates=tuple(self.class_names[i] for i in order),
-            counterfactuals=strip,
-            activation=self._compute_activation(maps, best, image),
-            neighbours=self._find_neighbours(asked[0]),
-            picture=image,
+        if name is None:
+            name = str(source) if isinstance(source, Path) else ""
+        min_side = Preprocessing(self.views, trim=self.trim).min_side
+        found = reading.decode(source, min_side)
+        return replace(
+            self._answer(found.image, name, nebula),
+            notes=found.notes,
+            object_name=str(found.header.get("OBJECT", "")).strip(),
         )
 
+    def predict_changed(
+        self, image: np.ndarray, changes: Sequence[Callable[[np.ndarray], np.ndarray]]
+    ) -> np.ndarray:
+        """Answer a picture after changes of its colours.
+
+        Parameters
+        ----------
+        image : ndarray of shape (h, w, 3), uint8
+            A result's ``picture``.
+        changes : sequence of callable
+            Each maps float32 pictures (h, w, 3) in [0, 1] to such ones.
+
+        Returns
+        -------
+        ndarray of shape (n_changes, n_classes), float64
+            Probabilities, of the same views as the headline's.
+        """
+        unique = tuple(dict.fromkeys(self.views))
+        shaped = dict.fromkeys(view._replace(colour="as_is") for view in unique)
+        made = Preprocessing(tuple(shaped), trim=self.trim).make_views(image)
+        plain = dict(zip(shaped, made, strict=True))
+        batch = []
+        for change in changes:
+            changed = {view: change(one) for view, one in plain.items()}
+            batch += [
+                _recolour(changed[view._replace(colour="as_is")], view.colour)
+                for view in unique
+            ]
+        X = self._embed(batch).reshape(len(changes), len(unique), -1)
+        asked = np.stack([average_views(x, unique, self.views) for x in X])
+        return self.head.predict_proba(asked.astype(np.float64))
+
     def make_strip(self, image: np.ndarray, side: int = 160) -> dict[str, np.ndarray]:
-        """Return the picture under each counterfactual, as small squares.
+        """Return the picture as it is and under each counterfactual, as small squares.
 
         Parameters
         ----------
@@ -218,67 +263,125 @@ class Classifier:
         Returns
         -------
         dict of str to ndarray of shape (side, side, 3), uint8
+            "as_is" first.
         """
-        views = tuple(View(side, "whole", name) for name in self.counterfactuals)
-        made = Preprocessing(views).make_views(image)
-        return {
-            name: reading.to_uint8(view)
-            for name, view in zip(self.counterfactuals, made, strict=True)
-        }
+        names = ("as_is", *self.counterfactuals)
+        made = Preprocessing(
+            tuple(View(side, "whole", name) for name in names)
+        ).make_views(image)
+        return dict(zip(names, map(reading.to_uint8, made), strict=True))
 
-    def _list_questions(self) -> list[tuple[View, ...]]:
-        """Give the views of each question: the picture, the strip's frame, the strip.
+    def map_evidence(self, image: np.ndarray) -> np.ndarray:
+        """Return what each place of a picture says for each class.
 
-        Grey is asked in full; the other counterfactuals of the whole picture only,
-        without its crops, which is a third of the work.
+        Parameters
+        ----------
+        image : ndarray of shape (h, w, 3), uint8
+            A result's ``picture``.
+
+        Returns
+        -------
+        ndarray of shape (rows, columns, n_classes), float32
+            The class's weights against the mean of all classes, of the network's last
+            feature map, over the whole picture [1]_; a border that is cut off has 0.
+            Where a class has several columns, their weights are averaged as the
+            gradient of its logit does. Negative: speaks against the class.
+
+        Raises
+        ------
+        ModelError
+            If the backbone gives no feature map.
+
+        References
+        ----------
+        .. [1] Zhou et al. (2016), Learning deep features for discriminative
+           localization, arXiv:1512.04150.
         """
-        frame = tuple(v for v in self.views if v.crop == "whole") or self.views
-        changed = [
-            apply_first(name, self.views if name == "grey" else frame)
-            for name in self.counterfactuals
-        ]
-        return [self.views, frame, *changed]
+        seen = reading.trim_border(image) if self.trim else image
+        tiles = evidence.cut_tiles(seen, max(view.size for view in self.views))
+        colours = [view.colour for view in dict.fromkeys(self.views)]
+        colours = list(dict.fromkeys(colours))
+        batch = [_recolour(tile, name) for name in colours for tile in tiles.pictures]
+        X, maps = self._embed_with_maps(batch)
+        if maps is None:
+            raise ModelError("this classifier's network has no feature map")
+        start = int(self.about.get("backbone", {}).get("map_start", 0))
+        weights = self.head.weigh_classes(X.mean(0))[start : start + maps.shape[-1]]
+        found = maps @ (weights - weights.mean(1, keepdims=True))
+        found = found.reshape(len(colours), len(tiles.pictures), *found.shape[1:])
+        joined = evidence.join_tiles(found.mean(0), tiles)
+        return evidence.pad_border(joined, seen.shape[0] / image.shape[0])
 
-    def _embed(self, batch: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Embed views; return also the first one's feature map, if there is one."""
+    def _answer(self, image: np.ndarray, name: str, nebula: str) -> Result:
+        queries = [self.views]
+        queries += [apply_first(name, self.views) for name in self.counterfactuals]
+        unique = tuple(dict.fromkeys(view for views in queries for view in views))
+        X = self._embed(Preprocessing(unique, trim=self.trim).make_views(image))
+        asked = np.stack([average_views(X, unique, views) for views in queries])
+        y_proba = self.head.predict_proba(asked.astype(np.float64))
+        proba, best = y_proba[0], int(y_proba[0].argmax())
+        order = np.argsort(-proba, kind="stable")
+        kept = [i for i in order if i == best or proba[i] >= self.set_threshold]
+        answers = [self._name(row) for row in y_proba]
+        grey = answers[1 + self.counterfactuals.index("grey")]
+        neighbours, was_trained_on = self._find_neighbours(asked[0], nebula)
+        return Result(
+            path=name,
+            label=self.class_names[best],
+            probabilities=answers[0],
+            confident=bool(proba[best] >= self.certainty.threshold),
+            nebula=_round(1 - answers[0][OTHER]) if OTHER in answers[0] else None,
+            grey_label=max(grey, key=grey.__getitem__),
+            stability=_round(np.minimum(1, y_proba[1:, best] / proba[best]).mean()),
+            candidates=tuple(self.class_names[i] for i in kept),
+            counterfactuals=dict(zip(self.counterfactuals, answers[1:], strict=True)),
+            is_grey=bool(np.ptp(image, axis=2).mean() < 1),
+            neighbours=neighbours,
+            was_trained_on=was_trained_on,
+            picture=image,
+        )
+
+    def _embed(self, batch: list[np.ndarray]) -> np.ndarray:
+        return self._embed_with_maps(batch)[0]
+
+    def _embed_with_maps(
+        self, batch: list[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Embed views, in batches of one shape for each size of view."""
         X = np.empty((len(batch), self.backbone.n_features), np.float32)
-        first = None
+        maps: list[np.ndarray] = []
         sizes = np.array([len(view) for view in batch])
         for size in dict.fromkeys(sizes):
             rows = np.flatnonzero(sizes == size)
-            found, maps = self.backbone.embed_with_map(
-                np.stack([batch[i] for i in rows])
-            )
-            X[rows] = found
-            if rows[0] == 0 and maps is not None:
-                first = maps[0]
-        return X, first
-
-    def _compute_activation(
-        self, maps: np.ndarray | None, label: int, image: np.ndarray
-    ) -> np.ndarray | None:
-        if maps is None:
-            return None
-        found = compute_activation_map(maps, self.head, label, self.map_start)
-        if not self.trim or reading.trim_border(image).shape == image.shape:
-            return found
-        # The network saw the inside only: lay its map into the whole square.
-        fine = np.kron(found, np.ones((4, 4), np.float32))
-        missing = round(len(fine) / reading.INSIDE) - len(fine)
-        return np.pad(fine, (missing // 2, missing - missing // 2))
+            for first in range(0, len(rows), BATCH):
+                some = rows[first : first + BATCH]
+                given = np.zeros((BATCH, size, size, 3), np.float32)
+                given[: len(some)] = [batch[i] for i in some]
+                found, found_maps = self.backbone.embed_with_map(given)
+                X[some] = found[: len(some)]
+                if found_maps is not None:
+                    maps.extend(found_maps[: len(some)])
+        alike = maps and len(np.unique(sizes)) == 1
+        return X, np.stack(maps) if alike else None
 
     def _name(self, proba: np.ndarray) -> dict[str, float]:
         return {
             name: _round(p) for name, p in zip(self.class_names, proba, strict=True)
         }
 
-    def _find_neighbours(self, x: np.ndarray) -> tuple[Neighbour, ...]:
+    def _find_neighbours(
+        self, x: np.ndarray, nebula: str
+    ) -> tuple[tuple[Neighbour, ...], bool]:
         if not self.neighbours:
-            return ()
+            return (), False
         stored = self.neighbours
         x = x - stored["mean"]
         similarity = stored["X"] @ (x / (np.linalg.norm(x) + 1e-9))
-        nearest = np.argsort(-similarity, kind="stable")[:N_NEIGHBOURS]
+        order = np.argsort(-similarity, kind="stable")
+        is_same = bool(similarity[order[0]] >= SAME_PICTURE)
+        is_other = (similarity < SAME_PICTURE) & (stored["nebula"] != nebula)
+        nearest = order[is_other[order]][:N_NEIGHBOURS]
+        thumbnails = self._read_thumbnails(nearest)
         return tuple(
             Neighbour(
                 str(stored["nebula"][i]),
@@ -286,44 +389,19 @@ class Classifier:
                 str(stored["credit"][i]),
                 str(stored["licence"][i]),
                 _round(similarity[i]),
-                stored["thumbnails"][i] if stored["may_show"][i] else None,
+                thumbnail if stored["may_show"][i] else None,
             )
-            for i in nearest
-        )
+            for i, thumbnail in zip(nearest, thumbnails, strict=True)
+        ), is_same
 
-
-def compute_activation_map(
-    feature_map: np.ndarray, head: Head, label: int, start: int = 0
-) -> np.ndarray:
-    """Return where in the picture the evidence for a class lies.
-
-    Parameters
-    ----------
-    feature_map : ndarray of shape (rows, columns, n_features), float32
-        Whose mean over rows and columns is the embedding.
-    head : Head
-        Linear head on that embedding.
-    label : int
-        Index of the class.
-    start : int
-        Where in the embedding the mean of this map begins; what else the head sees
-        has no place in the picture and does not count.
-
-    Returns
-    -------
-    ndarray of shape (rows, columns), float32
-        In [0, 1]: the class's weight against the mean of all classes, of each cell;
-        0 where the cell speaks against the class [1]_.
-
-    References
-    ----------
-    .. [1] Zhou et al. (2016), Learning deep features for discriminative localization,
-       arXiv:1512.04150.
-    """
-    coef = head.class_coef[start : start + feature_map.shape[2]]
-    contrast = coef[:, label] - coef.mean(1)
-    evidence = np.maximum(feature_map @ contrast, 0)
-    return (evidence / max(float(evidence.max()), 1e-9)).astype(np.float32)
+    def _read_thumbnails(self, rows: np.ndarray) -> np.ndarray:
+        if "thumbnails" in self.neighbours:
+            return self.neighbours["thumbnails"][rows]
+        assert self.folder is not None
+        # Not kept: they are most of what a waiting page would hold in memory.
+        return _load_arrays(self.folder / "neighbours.npz", ("thumbnails",))[
+            "thumbnails"
+        ][rows]
 
 
 def load_classifier(folder: Path = MODEL) -> Classifier:
@@ -347,7 +425,8 @@ def load_classifier(folder: Path = MODEL) -> Classifier:
     about = _read_about(folder)
     for name, expected in about["files"].items():
         _check_file(folder / name, expected)
-    backbone = about["backbone"]
+    backbone, sure = about["backbone"], about["calibration"]["sure"]
+    shown = ("X", "mean", "nebula", "label", "credit", "licence", "may_show")
     return Classifier(
         head=load_head(folder / "head.npz"),
         backbone=load_lite(
@@ -355,11 +434,13 @@ def load_classifier(folder: Path = MODEL) -> Classifier:
         ),
         views=tuple(View(*view) for view in about["preprocessing"]["views"]),
         counterfactuals=tuple(about["counterfactuals"]),
-        threshold=about["calibration"]["threshold"],
-        neighbours=_load_arrays(folder / "neighbours.npz"),
+        set_threshold=about["calibration"]["threshold"],
+        certainty=Certainty(*(sure[name] for name in Certainty._fields)),
+        neighbours=_load_arrays(folder / "neighbours.npz", shown),
         examples=_load_arrays(folder / "examples.npz"),
         about=about,
         trim=about["preprocessing"]["trim"],
+        folder=folder,
     )
 
 
@@ -395,16 +476,25 @@ def _check_file(path: Path, expected: str) -> None:
     raise ModelError(f"{path} is damaged ({reason}): run `make reproduce` again")
 
 
-def _load_arrays(path: Path) -> dict[str, np.ndarray]:
+def _load_arrays(
+    path: Path, names: Sequence[str] | None = None
+) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
+            return {name: arrays[name] for name in names or arrays}
     except FileNotFoundError:
         return {}
     except DAMAGED as error:
         raise ModelError(
             f"{path} is damaged ({error}): run `make reproduce` again"
         ) from error
+
+
+def _recolour(image: np.ndarray, name: str) -> np.ndarray:
+    for step in name.split(">"):
+        if step != "as_is":
+            image = colour.COUNTERFACTUALS[step](image)
+    return image
 
 
 def _round(value: float) -> float:

@@ -1,9 +1,11 @@
 """What an answer says in plain words."""
 
+import re
 from typing import NamedTuple
 
-from nebula_utils.catalogue.table import Nebula, UnknownNameError, resolve
-from nebula_utils.classifier.classifier import Result
+from nebula_utils.catalogue.designations import canonical
+from nebula_utils.catalogue.table import Nebula, find, suggest
+from nebula_utils.classifier.classifier import Certainty, Result
 from nebula_utils.config import OTHER
 
 NOUNS = {
@@ -13,27 +15,28 @@ NOUNS = {
     "planetary": "a planetary nebula",
     "protoplanetary": "a protoplanetary nebula",
     "supernova_remnant": "a supernova remnant",
-    OTHER: "something else than a nebula",
+    OTHER: "something other than a nebula",
 }
 
 TYPES = {
-    "dark": "A cloud of dust that hides the stars behind it. Only the shape says so: "
-    "it has no light of its own, and takes its colour from what is behind it.",
+    "dark": "A cloud of dust that hides the stars behind it. Only its shape gives it "
+    "away: it has no light of its own and takes its colour from what lies behind.",
     "emission": "Gas that glows because hot young stars ionise it, mostly in the red "
     "light of hydrogen (an H II region).",
-    "reflection": "Dust that mirrors the light of stars nearby. It looks blue, as "
+    "reflection": "Dust that reflects the light of nearby stars. It looks blue, as "
     "small grains scatter blue light best.",
-    "planetary": "The gas shell that a dying star like the Sun has thrown off and now "
-    "lights up; often a small disc or ring.",
+    "planetary": "The shell of gas that a dying star like the Sun has thrown off and "
+    "now lights up; often a small disc or ring.",
     "protoplanetary": "The stage just before: a star sheds its layers but is not yet "
-    "hot enough to make them glow, so that its light is mirrored by their dust.",
+    "hot enough to make them glow, so their dust only reflects its light.",
     "supernova_remnant": "What a star's explosion left behind: shock waves that run "
-    "into the gas around and light up as thin filaments.",
-    OTHER: "No nebula: a galaxy, a cluster or a plain field of stars, or a picture of "
+    "into the gas around it and light up as thin filaments.",
+    OTHER: "No nebula: a galaxy, a cluster, a plain field of stars, or a picture of "
     "something on Earth.",
 }
 
 COUNTERFACTUAL_LABELS = {
+    "as_is": "as it is",
     "grey": "without colour",
     "saturated": "stronger colours",
     "swapped": "red and blue swapped",
@@ -41,6 +44,8 @@ COUNTERFACTUAL_LABELS = {
 }
 
 FRAGILE = 0.7  # a stability below is worth a word
+MOST_WORDS = 4  # of a file's name, that may be an object's name
+_TELLING = re.compile(r"m ?\d|b ?\d\d|[a-z]{2}", re.IGNORECASE)
 
 
 class Wording(NamedTuple):
@@ -50,53 +55,76 @@ class Wording(NamedTuple):
     ----------
     headline : str
         A few words.
-    sentence : str
-        What else there is to say.
+    sentences : tuple of str
+        How sure that is, and what part colour plays.
     """
 
     headline: str
-    sentence: str
+    sentences: tuple[str, ...]
 
 
-def describe_result(result: Result) -> Wording:
+def describe_result(result: Result, certainty: Certainty) -> Wording:
     """Put an answer into plain words.
 
     Parameters
     ----------
     result : Result
         The classifier's.
-
-    Returns
-    -------
-    Wording
-        "Probably a dark nebula", for instance, and the sentences below it.
+    certainty : Certainty
+        When an answer is sure, and what that was worth.
     """
-    said = [describe_colour(result)]
+    best = format_share(result.probabilities[result.label])
     if not result.confident:
-        headline = "Not sure"
-        said.insert(0, _describe_doubt(result))
-    elif result.label == OTHER:
+        limit = format_share(certainty.threshold)
+        sure = f"At {best}, the answer is below the {limit} that count as sure."
+        return Wording(
+            f"Not sure: perhaps {NOUNS[result.label]}",
+            tuple(filter(None, (sure, _list_others(result), describe_colour(result)))),
+        )
+    worth = (
+        f"Of {certainty.measured_on} that look this sure, "
+        f"{describe_proportion(certainty.accuracy)} were right."
+    )
+    if result.label == OTHER:
         headline = "This does not look like a nebula"
-        said.insert(0, "More like a galaxy, a star cluster or an everyday photo.")
+        worth = "It looks more like a galaxy, a cluster or an everyday photo. " + worth
     else:
-        headline = f"Probably {NOUNS[result.label]}"
-    return Wording(headline, " ".join(said))
+        headline = f"This looks like {NOUNS[result.label]}"
+    return Wording(headline, (worth, describe_colour(result)))
 
 
 def describe_colour(result: Result) -> str:
     """Say what becomes of the answer without colour, and in other colours."""
+    if result.is_grey:
+        return "The picture has no colour, so colour played no part."
     if result.grey_label != result.label:
         return (
-            f"Without its colour it would be called {NOUNS[result.grey_label]}: here "
-            "the colour decides, so be careful."
+            f"Without its colour it would look like {NOUNS[result.grey_label]}: here "
+            "the answer rests on colour, so treat it with care."
         )
     if result.stability < FRAGILE:
-        kept = f"{result.stability:.0%}".replace("%", " %")
         return (
             "Without its colour the answer stays the same, but over the changes of "
-            f"colour below it keeps only {kept} of its strength."
+            f"colour below it keeps only {format_share(result.stability)} of its "
+            "probability."
         )
     return "Without its colour the answer stays the same."
+
+
+def describe_proportion(share: float) -> str:
+    """Return a share as people say it: "nine in ten", "97 %"."""
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
+    tenths = round(10 * share)
+    if not 1 <= tenths <= 9 or abs(share - tenths / 10) > 0.025:
+        return format_share(share)
+    return f"{(*words, 'nine')[tenths]} in ten"
+
+
+def format_share(share: float) -> str:
+    """Return a share as a percentage that never claims 0 or 100."""
+    if share > 0.99:
+        return "over 99 %"
+    return "under 1 %" if share < 0.01 else f"{100 * share:.0f} %"
 
 
 def describe_counterfactual(name: str) -> str:
@@ -104,7 +132,7 @@ def describe_counterfactual(name: str) -> str:
     return COUNTERFACTUAL_LABELS.get(name, f"in {name}")
 
 
-def look_up(name: str, result: Result | None) -> str:
+def look_up(name: str, result: Result | None = None) -> str:
     """Say what the catalogue knows of an object, and whether the classifier agrees.
 
     Parameters
@@ -119,41 +147,77 @@ def look_up(name: str, result: Result | None) -> str:
     str
         "" for an empty name.
     """
-    if not name.strip():
+    name = name.strip()
+    if not name:
         return ""
-    try:
-        nebula = resolve(name)
-    except UnknownNameError as error:
-        return f"The catalogue does not know it: {error}."
+    nebula = find(name)
+    if nebula is None:
+        return _explain_unknown(name)
     said = f"{_introduce(nebula)} is {NOUNS[nebula.type]} in the catalogue."
     return f"{said} {_compare(nebula, result)}".strip()
 
 
-def _describe_doubt(result: Result) -> str:
-    names = list(result.candidates)
-    if len(names) < 2:
-        ranked = sorted(result.probabilities.items(), key=lambda item: -item[1])
-        names = [name for name, _ in ranked[:2]]
-    nouns = [NOUNS[name] for name in names]
-    return f"It may be {', '.join(nouns[:-1])} or {nouns[-1]}."
+def guess_name(file_name: str) -> str:
+    """Return the catalogue's object that a file's name mentions, "" if none.
+
+    Parameters
+    ----------
+    file_name : str
+        E.g. "M42_2023-01-05_stack.fits".
+    """
+    stem = re.sub(r"(\.\w{1,5}){1,2}$", "", file_name)
+    words = re.findall(r"[A-Za-z]+[\d-]*\d|\d+|[^\W\d_]+", stem)[:24]
+    for n in range(MOST_WORDS, 0, -1):
+        for first in range(len(words) - n + 1):
+            some = words[first : first + n]
+            said = " ".join(some)
+            # One plain word may be anything ("North", "Cone"), and so may "a1".
+            if n == 1 and canonical(said) is None or not _TELLING.match(said):
+                continue
+            if (nebula := find(said)) is not None:
+                return nebula.name
+    return ""
+
+
+def _explain_unknown(name: str) -> str:
+    shown = name if len(name) <= 60 else name[:57] + "…"
+    number = canonical(name)
+    if number is not None:
+        return (
+            f"The catalogue of nebulae has no {number}; galaxies and star clusters "
+            "are not in it."
+        )
+    similar = suggest(name, 3)
+    hint = f" Did you mean {' or '.join(similar)}?" if similar else ""
+    return f"The catalogue of nebulae does not know “{shown}”.{hint}"
+
+
+def _list_others(result: Result) -> str:
+    others = [NOUNS[name] for name in result.candidates[1:]]
+    if not others:
+        return ""
+    return f"It may also be {', '.join(others[:-1])}{' or ' * (len(others) > 1)}" + (
+        f"{others[-1]}."
+    )
 
 
 def _introduce(nebula: Nebula) -> str:
-    also = f" ({nebula.aliases[0]})" if nebula.aliases else ""
-    return (
-        f"{nebula.name}{also}, in {nebula.constellation},"
-        if (nebula.constellation)
-        else f"{nebula.name}{also}"
-    )
+    """Name a nebula by its catalogue number and the name that most people know."""
+    messier = [name for name in nebula.aliases if re.fullmatch(r"M \d+", name)]
+    known = (messier or list(nebula.aliases))[:1]
+    return f"{nebula.name} ({known[0]})" if known else nebula.name
 
 
 def _compare(nebula: Nebula, result: Result | None) -> str:
     if result is None:
         return ""
-    if not result.confident:
-        if nebula.type in result.candidates:
-            return "The classifier is not sure, but holds that possible."
-        return "The classifier is not sure, and does not expect that."
     if result.label == nebula.type:
-        return "The classifier agrees."
-    return f"The classifier does not agree: it says {NOUNS[result.label]}."
+        return (
+            "The classifier agrees."
+            if result.confident
+            else "The classifier is not sure, but thinks so too."
+        )
+    if nebula.type in result.candidates:
+        return "The classifier finds that possible, but less probable."
+    doubt = "" if result.confident else " is not sure, but"
+    return f"The classifier{doubt} does not agree: it says {NOUNS[result.label]}."

@@ -1,89 +1,138 @@
-"""The upload button and drop area, and the limits that hold on this side of it.
+"""The page's ways in: files, built-in pictures, paths; and the limits of each.
 
 ipywidgets' FileUpload sends a file as one message, which breaks the connection above
-the server's limit without a word, and has no drop area. `PhotoDrop` sends pieces below
+the server's limit without a word, and has no drop area. `WaysIn` sends pieces below
 one megabyte, each answered before the next, so that there is nothing to break; the
-kernel never holds more than one file.
+kernel never holds more than one file. The browser keeps the queue.
 """
 
 import logging
+import os
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import anywidget
 import traitlets
 
-from nebula_utils.images.reading import MAX_BYTES
-
 log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
-MAX_FILES = 20
+MAX_BYTES_SERVED = 60_000_000
+MAX_BYTES_OWN = 500_000_000  # on one's own machine
+MAX_FILES = 100
 MAX_NAME = 80  # characters of a file's name that are shown
-ACCEPT = "image/*,.heic,.heif,.tif,.tiff,.fit,.fits,.fts"
+SUFFIXES = (
+    ".jpg .jpeg .png .webp .tif .tiff .gif .bmp .heic .heif "
+    ".fit .fits .fts .fz .gz .xisf"
+).split()
+SERVED, PUBLIC = "NEBULA_SERVED", "NEBULA_PUBLIC"
 
 
-class PhotoDrop(anywidget.AnyWidget):
-    """Choose or drop pictures; each is handed over once it is here whole.
+class Page(Protocol):
+    """What the ways in need of the page."""
+
+    def begin(self) -> None:
+        """Get ready for pictures; the earlier answers go."""
+
+    def take(self, name: str, source: bytes) -> None:
+        """Answer a file that is here whole; its name still has to be escaped."""
+
+    def refuse(self, name: str, reason: str) -> None:
+        """Say why a file is not taken."""
+
+    def take_example(self, index: int) -> None:
+        """Answer a built-in picture."""
+
+    def take_path(self, path: str) -> None:
+        """Answer a file or a folder of this machine."""
+
+    def open_row(self, index: int) -> None:
+        """Show one of several answers in full."""
+
+    def end(self, n_left: int) -> None:
+        """Show the answers; so many pictures were cancelled."""
+
+
+class WaysIn(anywidget.AnyWidget):
+    """Choose, drop or paste pictures, take a built-in one, or type a path.
 
     Parameters
     ----------
-    receive : callable
-        Called with the name (cleaned, still to be escaped) and the bytes of a file.
-    begin : callable
-        Called with the number of files before the first.
-    end : callable
-        Called after the last.
+    page : Page
+        What is told of them.
+    examples : sequence of str
+        Names of the built-in pictures.
+    allow_paths : bool
+        Whether a path of this machine may be typed.
     max_bytes : int
-        Largest file, bytes; the browser refuses more, and so does this side.
+        Largest file, bytes.
     max_files : int
         Most files at once.
     """
 
-    _esm = STATIC / "photo_drop.js"
+    _esm = STATIC / "page.js"
     _css = STATIC / "app.css"
 
-    max_bytes = traitlets.Int(MAX_BYTES).tag(sync=True)
+    max_bytes = traitlets.Int(0).tag(sync=True)
     max_files = traitlets.Int(MAX_FILES).tag(sync=True)
-    accept = traitlets.Unicode(ACCEPT).tag(sync=True)
+    suffixes = traitlets.List(traitlets.Unicode(), SUFFIXES).tag(sync=True)
+    examples = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    allow_paths = traitlets.Bool(False).tag(sync=True)
+    is_served = traitlets.Bool(False).tag(sync=True)
     status = traitlets.Unicode("").tag(sync=True)
 
     def __init__(
         self,
-        receive: Callable[[str, bytes], None],
-        begin: Callable[[int], None] = lambda n: None,
-        end: Callable[[], None] = lambda: None,
-        max_bytes: int = MAX_BYTES,
+        page: Page,
+        examples: Sequence[str] = (),
+        allow_paths: bool = False,
+        max_bytes: int = MAX_BYTES_SERVED,
         max_files: int = MAX_FILES,
     ) -> None:
-        super().__init__(max_bytes=max_bytes, max_files=max_files)
+        super().__init__(
+            max_bytes=max_bytes,
+            max_files=max_files,
+            examples=list(examples),
+            allow_paths=allow_paths,
+            is_served=is_served(),
+        )
         # What the browser may change of our traits must not loosen these.
         self._limits = (max_bytes, max_files)
-        self._receive, self._begin, self._end = receive, begin, end
+        self._may_read_paths = allow_paths
+        self._page = page
         self._left = 0
         self._name: str | None = None
         self._data = bytearray()
         self.on_msg(self._answer)
 
+    def save(self, name: str, mime: str, content: bytes) -> None:
+        """Let the browser save a file."""
+        self.send({"kind": "save", "name": name, "mime": mime}, [content])
+
     def _answer(self, _: Any, content: Any, buffers: list) -> None:
         # Every message gets one reply, whatever happens, or the page would wait.
+        reply: dict[str, Any] = {"kind": "ok"}
         try:
             self._take(dict(content), buffers)
-            self.send({"kind": "ok"})
-        except Exception as error:
+        except UploadError as error:
             self._forget()
-            if not isinstance(error, UploadError):
-                log.exception("an upload failed")
-            reason = str(error) if isinstance(error, UploadError) else "it failed here"
-            self.send({"kind": "refused", "reason": reason})
+            reply = {"kind": "refused", "reason": str(error)}
+        except Exception:
+            self._forget()
+            log.exception("a message of the page failed")
+            reply = {"kind": "refused", "reason": "it failed here: try again"}
+        token = content.get("token") if isinstance(content, dict) else None
+        self.send({**reply, "token": token})
 
     def _take(self, content: dict, buffers: list) -> None:
         kind = content.get("kind")
+        if kind == "ping":
+            return
         if kind == "begin":
-            self._left = min(int(content["n"]), self._limits[1])
-            self._begin(self._left)
+            self._left = self._limits[1]
+            self._page.begin()
         elif kind == "open":
             self._open(str(content["name"]), int(content["size"]))
         elif kind == "piece" and self._name is not None:
@@ -91,20 +140,38 @@ class PhotoDrop(anywidget.AnyWidget):
         elif kind == "close" and self._name is not None:
             name, data = self._name, bytes(self._data)
             self._forget()
-            self._receive(name, data)
+            self._hand_over(name, data)
+        elif kind == "example":
+            self._page.take_example(int(content["index"]))
+        elif kind == "path" and self._may_read_paths:
+            self._page.take_path(str(content["path"]))
+        elif kind == "row":
+            self._page.open_row(int(content["index"]))
         elif kind == "end":
-            self._end()
+            self._page.end(int(content.get("left", 0)))
         else:
             raise UploadError("the upload got out of step: try again")
 
+    def _hand_over(self, name: str, data: bytes) -> None:
+        try:
+            self._page.take(name, data)
+        except Exception:
+            log.exception("a picture failed")
+            self._page.refuse(name, "it failed here: try again, or another file")
+
     def _open(self, name: str, size: int) -> None:
         self._forget()
+        shown = clean_name(name)
         if self._left < 1:
-            raise UploadError(f"at most {self._limits[1]} files at once")
-        self._left -= 1
-        if not 0 <= size <= self._limits[0]:
-            raise UploadError(explain_limit(size, self._limits[0]))
-        self._name = clean_name(name)
+            reason = f"not taken: at most {self._limits[1]} files at once"
+        elif not 0 <= size <= self._limits[0]:
+            reason = explain_limit(size, self._limits[0])
+        else:
+            self._left -= 1
+            self._name = shown
+            return
+        self._page.refuse(shown, reason)
+        raise UploadError(reason)
 
     def _add(self, piece: memoryview) -> None:
         if len(self._data) + len(piece) > self._limits[0]:
@@ -118,6 +185,17 @@ class PhotoDrop(anywidget.AnyWidget):
 
 class UploadError(ValueError):
     """A file is not taken; the message is shown beside the button."""
+
+
+def is_served() -> bool:
+    """Say whether this process answers a served page, not somebody's own notebook."""
+    return any(name.startswith(("VOILA_", SERVED)) for name in os.environ)
+
+
+def get_max_bytes() -> int:
+    """Return the largest file that is taken: less where the page is for others."""
+    mine = SERVED in os.environ and PUBLIC not in os.environ
+    return MAX_BYTES_OWN if mine or not is_served() else MAX_BYTES_SERVED
 
 
 def explain_limit(size: int | None, limit: int) -> str:

@@ -1,13 +1,13 @@
 """The interactive classifier: a thin layer over ``Classifier.classify``.
 
 One code base serves notebook 06 in JupyterLab and the page of `make app`. What is said
-is in `wording`, how it is drawn in `answer_html`, how files come in, in `upload`.
+is in `texts`, how it is drawn in `answer_html` and `summary`, how files come in, in
+`upload`.
 """
 
 import io
-import os
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,26 +16,53 @@ import ipywidgets as widgets
 import numpy as np
 from PIL import Image
 
-from nebula_utils.classifier import answer_html
-from nebula_utils.classifier.classifier import Result
-from nebula_utils.classifier.texts import describe_result, look_up
-from nebula_utils.classifier.upload import PhotoDrop, clean_name
+from nebula_utils.classifier import answer_html, summary
+from nebula_utils.classifier.classifier import Certainty, Result
+from nebula_utils.classifier.summary import Row
+from nebula_utils.classifier.texts import (
+    describe_result,
+    format_share,
+    guess_name,
+    look_up,
+)
+from nebula_utils.classifier.upload import (
+    WaysIn,
+    clean_name,
+    get_max_bytes,
+    is_served,
+)
 from nebula_utils.config import MODEL
-from nebula_utils.errors import ImageError
+from nebula_utils.counterfactuals.flips import PALETTES, Change, Shift, find_flips
+from nebula_utils.errors import ImageError, NebulaError
+from nebula_utils.images import reading
 from nebula_utils.report.style import CLASS_LABELS
+
+KEPT_SIDE = 512  # px, shorter side of the pictures that are kept
+PREVIEW_SIDE = 224  # px, shorter side of the picture beside the sliders
 
 
 class Answerer(Protocol):
-    """What the widget needs of a classifier."""
+    """What the page needs of a classifier."""
 
     class_names: Any
+    certainty: Certainty
     examples: dict[str, np.ndarray]
 
-    def classify(self, source: Path | bytes, name: str | None = None) -> Result:
+    def classify(
+        self, source: Path | bytes, name: str | None = None, nebula: str = ""
+    ) -> Result:
         """Classify one picture; see `classifier.Classifier.classify`."""
+
+    def predict_changed(
+        self, image: np.ndarray, changes: Sequence[Change]
+    ) -> np.ndarray:
+        """Answer a picture after changes of its colours."""
 
     def make_strip(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """Return the picture under each counterfactual."""
+
+    def map_evidence(self, image: np.ndarray) -> np.ndarray:
+        """Return what each place of a picture says for each class."""
 
 
 def build_app(
@@ -63,11 +90,6 @@ def build_app(
     return ClassifierApp(classifier, allow_paths, read_card() if card is None else card)
 
 
-def is_served() -> bool:
-    """Say whether this process answers a served page, not somebody's own notebook."""
-    return any(name.startswith(("VOILA_", "NEBULA_SERVED")) for name in os.environ)
-
-
 def read_card(folder: Path = MODEL) -> str:
     """Return a model's card, "" if there is none."""
     try:
@@ -90,154 +112,287 @@ class ClassifierApp(widgets.VBox):
 
     Notes
     -----
-    Only the answers to the last pictures are kept, and those in memory alone: at most
-    `upload.MAX_FILES` results with a picture of 512 px each.
+    Only the answers to the last pictures are kept, and those in memory alone.
     """
 
     def __init__(self, classifier: Answerer, allow_paths: bool, card: str) -> None:
         self.classifier = classifier
-        self.answers: list[tuple[str, Result | str]] = []
-        self.credit = ""
-        self.expected = 0
-        self.drop = PhotoDrop(self.take, self.begin, self.show)
-        self.name = build_text("Object's name", "optional, e.g. Thor's Helmet")
-        self.name.observe(self._on_choice, "value")
-        self.path = build_text("Path", "of a picture on this computer")
-        self.go = build_button("Classify this path", self.take_path)
-        self.clear = build_button("Forget these pictures", self.forget)
+        self.rows: list[Row] = []
+        self.credits: dict[int, str] = {}
+        self.chosen: int | None = None
+        names = [str(name) for name in classifier.examples.get("nebula", ())]
+        self.ways = WaysIn(self, names, allow_paths, get_max_bytes())
+        self.name = widgets.Text(
+            description="Object's name",
+            placeholder="optional, e.g. Thor's Helmet",
+            continuous_update=False,
+        )
+        self.name.observe(self._on_name, "value")
         self.table, self.answer = widgets.HTML(), widgets.HTML()
-        self.chooser = widgets.Dropdown(description="Details of")
-        self.chooser.observe(self._on_choice, "value")
-        paths = [widgets.HBox([self.path, self.go])] if allow_paths else []
-        about = answer_html.render_about(classifier.class_names, card)
+        self.colours = ColourSliders(classifier)
+        self.clear = _build_button("Forget these pictures", self.forget)
+        self.tools = widgets.HBox(
+            [
+                _build_button("Save a report", self.save_report),
+                _build_button("Save as CSV", self.save_csv),
+                _build_button("Save this answer as PNG", self.save_card),
+                self.clear,
+            ]
+        )
+        about = widgets.HTML(answer_html.render_about(classifier.class_names, card))
         super().__init__(
             [
-                self.drop,
-                *paths,
-                build_examples(classifier.examples, self.take_example),
-                self.name,
+                self.ways,
                 self.table,
-                self.chooser,
+                self.name,
                 self.answer,
-                self.clear,
-                widgets.HTML(about),
+                self.colours,
+                self.tools,
+                about,
             ]
         )
         self.add_class("nebula-app")
         self.forget()
 
-    def begin(self, n: int) -> None:
-        """Get ready for ``n`` pictures; the earlier answers go."""
-        self.answers, self.expected, self.credit = [], n, ""
-        self.drop.status = f"Working on {_count(n)} …"
+    def begin(self) -> None:
+        """Get ready for pictures; the earlier answers go."""
+        self.rows, self.credits, self.chosen = [], {}, None
+        self._show_chosen()
+        self.table.value = ""
+        self.ways.status = "Working …"
 
-    def take(self, name: str, source: bytes | Path) -> None:
+    def take(self, name: str, source: bytes | Path, nebula: str = "") -> None:
         """Classify one picture and keep its answer, or why there is none."""
         try:
-            answer: Result | str = self.classifier.classify(source, name)
+            answer: Result | str = self.classifier.classify(source, name, nebula)
         except ImageError as error:
             answer = str(error)
-        self.answers.append((name, answer))
-        if self.expected > 1:
-            self.drop.status = f"{len(self.answers)} of {self.expected} pictures done …"
+        if not nebula and isinstance(answer, Result):
+            nebula = answer.object_name
+        self._keep(Row(name, answer, nebula or guess_name(name)))
 
-    def take_path(self) -> None:
-        """Classify the file that the path field names."""
-        path = self.path.value.strip().strip("\"'")
-        if path:
-            self.begin(1)
-            self.take(clean_name(path), Path(path).expanduser())
-            self.show()
+    def refuse(self, name: str, reason: str) -> None:
+        """Keep why a file was not taken."""
+        self._keep(Row(name, reason))
+
+    def take_path(self, path: str) -> None:
+        """Classify a file of this machine, or the pictures in a folder."""
+        from nebula_utils.features.extraction import list_pictures
+
+        given = Path(path.strip().strip("\"'")).expanduser()
+        try:
+            found = list_pictures(given) if given.is_dir() else [given]
+        except (NebulaError, OSError) as error:
+            self.refuse(clean_name(path), str(error))
+            return
+        for one in found:
+            self.take(clean_name(str(one)), Path(one))
 
     def take_example(self, index: int) -> None:
         """Classify a built-in picture."""
         examples = self.classifier.examples
-        self.begin(1)
-        self.take(str(examples["nebula"][index]), encode(examples["pictures"][index]))
-        self.credit = describe_example(examples, index)
-        self.show()
+        nebula = str(examples["nebula"][index])
+        self.credits[len(self.rows)] = describe_example(examples, index)
+        self.take(nebula, _encode(examples["pictures"][index]), nebula)
 
-    def show(self) -> None:
-        """Draw the answers: a table if there are several, and one in full."""
-        found = [i for i, (_, answer) in enumerate(self.answers) if _is_result(answer)]
-        several = len(self.answers) > 1
-        self.table.value = (
-            answer_html.render_table(self.answers)
-            if several
-            else answer_html.render_problems(self.answers)
-        )
-        # Numbered, as two files may have one name.
-        options = [(f"{i + 1}. {self.answers[i][0]}", i) for i in found]
-        self.chooser.unobserve(self._on_choice, "value")  # drawn once, below
-        self.chooser.options = options
-        self.chooser.value = found[0] if found else None
-        self.chooser.observe(self._on_choice, "value")
-        _set_visible(self.chooser, several and bool(found))
-        _set_visible(self.clear, bool(self.answers))
-        self.drop.status = summarise(self.answers)
-        self.show_chosen()
+    def end(self, n_left: int = 0) -> None:
+        """Show the answers: a table if there are several, and one in full."""
+        several = len(self.rows) > 1
+        draw = summary.render_table if several else summary.render_problems
+        self.table.value = draw(self.rows)
+        found = [
+            i for i, row in enumerate(self.rows) if not isinstance(row.answer, str)
+        ]
+        self.chosen = found[0] if found else None
+        self.ways.status = summarise(self.rows, self.classifier.certainty, n_left)
+        self._show_chosen()
 
-    def show_chosen(self) -> None:
-        """Draw the chosen answer in full."""
-        result = self._get_chosen()
-        if result is None:
-            self.answer.value = _paragraph(look_up(self.name.value, None))
-            return
-        picture = result.picture
-        strip = {} if picture is None else self.classifier.make_strip(picture)
-        notes = [look_up(self.name.value, result), self.credit]
-        self.answer.value = answer_html.render_answer(result, strip, notes)
+    def open_row(self, index: int) -> None:
+        """Show one of several answers in full."""
+        if 0 <= index < len(self.rows):
+            if not isinstance(self.rows[index].answer, str):
+                self.chosen = index
+                self._show_chosen()
 
     def forget(self) -> None:
         """Drop all pictures and answers."""
-        self.begin(0)
-        self.show()
+        self.begin()
+        self.ways.status = ""
 
-    def _on_choice(self, change: Any) -> None:
-        self.show_chosen()
+    def save_csv(self) -> None:
+        """Give the browser the answers as a CSV file."""
+        content = summary.write_csv(self.rows).encode("utf-8-sig")
+        self.ways.save("nebula_answers.csv", "text/csv", content)
 
-    def _get_chosen(self) -> Result | None:
-        index = self.chooser.value
-        if index is None or index >= len(self.answers):
-            return None
-        answer = self.answers[index][1]
-        return answer if isinstance(answer, Result) else None
+    def save_report(self) -> None:
+        """Give the browser one page with all answers."""
+        sections = [self._render(i) for i in range(len(self.rows))]
+        page = summary.render_report(self.rows, list(filter(None, sections)))
+        self.ways.save("nebula_report.html", "text/html", page.encode())
+
+    def save_card(self) -> None:
+        """Give the browser a picture of the shown answer."""
+        if self.chosen is not None:
+            row = self.rows[self.chosen]
+            if isinstance(row.answer, Result):
+                certainty = self.classifier.certainty
+                card = summary.draw_card(row.answer, certainty, row.nebula)
+                self.ways.save("nebula_answer.png", "image/png", card)
+
+    def _keep(self, row: Row) -> None:
+        answer = row.answer
+        if isinstance(answer, Result) and answer.picture is not None:
+            if min(answer.picture.shape[:2]) > KEPT_SIDE:
+                small = reading.resize_short_side(answer.picture, KEPT_SIDE)
+                row = row._replace(answer=replace(answer, picture=small))
+        self.rows.append(row)
+        self.ways.status = f"{_count(len(self.rows))} done …"
+
+    def _show_chosen(self) -> None:
+        """Draw the chosen answer, and what can be done with it."""
+        row = None if self.chosen is None else self.rows[self.chosen]
+        self.name.unobserve(self._on_name, "value")
+        self.name.value = row.nebula if row else ""
+        self.name.observe(self._on_name, "value")
+        self.answer.value = "" if self.chosen is None else self._render(self.chosen)
+        self.colours.show(
+            row.answer if row and isinstance(row.answer, Result) else None
+        )
+        for part in (self.name, self.tools):
+            _set_visible(
+                part, bool(self.rows) if part is self.tools else row is not None
+            )
+
+    def _render(self, index: int) -> str:
+        row = self.rows[index]
+        if isinstance(row.answer, str):
+            return ""
+        picture, strip, found = row.answer.picture, {}, None
+        if picture is not None:
+            strip = self.classifier.make_strip(picture)
+            found = self.classifier.map_evidence(picture)
+        notes = [look_up(row.nebula, row.answer), self.credits.get(index, "")]
+        certainty = self.classifier.certainty
+        return answer_html.render_answer(row.answer, certainty, strip, found, notes)
+
+    def _on_name(self, change: Any) -> None:
+        if self.chosen is not None:
+            row = self.rows[self.chosen]._replace(nebula=change["new"].strip())
+            self.rows[self.chosen] = row
+            if len(self.rows) > 1:
+                self.table.value = summary.render_table(self.rows)
+            self._show_chosen()
 
 
-def build_text(label: str, hint: str) -> widgets.Text:
-    """Build a field that answers when it is left or Enter is pressed."""
-    return widgets.Text(description=label, placeholder=hint, continuous_update=False)
-
-
-def build_button(label: str, act: Callable[[], None]) -> widgets.Button:
-    """Build a button that calls ``act``."""
-    button = widgets.Button(description=label)
-    button.on_click(lambda sender: act())
-    return button
-
-
-def build_examples(
-    examples: dict[str, np.ndarray], take: Callable[[int], None]
-) -> widgets.Widget:
-    """Build one button a built-in picture.
+class ColourSliders(widgets.VBox):
+    """How much colour does it take: sliders, with the answer that follows.
 
     Parameters
     ----------
-    examples : dict of str to ndarray
-        As `export` writes them; may be empty.
-    take : callable
-        Called with the index of the chosen one.
+    classifier : Classifier
+        What answers.
     """
-    if not examples:
-        return widgets.HTML()
-    label = widgets.HTML("<span class='nebula-hint'>No picture at hand? Try:</span>")
-    buttons = [
-        build_button(str(nebula), partial(take, index))
-        for index, nebula in enumerate(examples["nebula"])
-    ]
-    row = widgets.HBox([label, *buttons])
-    row.add_class("nebula-examples")
-    return row
+
+    def __init__(self, classifier: Answerer) -> None:
+        self.classifier = classifier
+        self.result: Result | None = None
+        self.hue = widgets.IntSlider(0, -180, 180, 5, description="Turn hues (°)")
+        self.saturation = widgets.IntSlider(
+            100, 0, 300, 5, description="Saturation (%)"
+        )
+        self.palette = widgets.ToggleButtons(
+            options=PALETTES, description="Palette", tooltips=PALETTES
+        )
+        for slider in (self.hue, self.saturation):
+            slider.style.description_width = "8rem"
+        self.shown, self.found = widgets.HTML(), widgets.HTML()
+        buttons = [
+            _build_button("Find the smallest change that flips it", self.search),
+            _build_button("Reset colours", self.reset),
+        ]
+        title = widgets.HTML("<h4>How much colour does it take?</h4>")
+        controls = widgets.VBox([self.hue, self.saturation, self.palette])
+        super().__init__(
+            [title, controls, widgets.HBox(buttons), self.found, self.shown]
+        )
+        self.add_class("nebula-colours")
+        for control in (self.hue, self.saturation, self.palette):
+            control.observe(self._on_change, "value")
+
+    def show(self, result: Result | None) -> None:
+        """Start from a result's picture; None hides everything."""
+        self.result = result if result and result.picture is not None else None
+        _set_visible(self, self.result is not None)
+        self.found.value = self.shown.value = ""
+        self.reset()
+
+    def reset(self) -> None:
+        """Put the colours back."""
+        for control, value in (
+            (self.hue, 0),
+            (self.saturation, 100),
+            (self.palette, PALETTES[0]),
+        ):
+            control.value = value
+        self.shown.value = ""
+
+    def search(self) -> None:
+        """Say which smallest changes give another answer."""
+        if self.result is None or self.result.picture is None:
+            return
+        picture = self.result.picture
+        flips = find_flips(
+            lambda changes: self.classifier.predict_changed(picture, changes)
+        )
+        names = list(self.classifier.class_names)
+        items = [
+            f"<li>{escape(describe_shift(flip.shift))}: "
+            f"<b>{escape(CLASS_LABELS[names[flip.label]])}</b></li>"
+            for flip in flips
+        ]
+        self.found.value = (
+            f"<ul class='nebula-flips'>{''.join(items)}</ul>"
+            if items
+            else "<p>No turn of the hues, no saturation up to three times as strong "
+            "and no palette changes the answer.</p>"
+        )
+
+    def _on_change(self, change: Any) -> None:
+        if self.result is None or self.result.picture is None:
+            return
+        shift = Shift(
+            float(self.hue.value), self.saturation.value / 100, self.palette.value
+        )
+        changes: list[Change] = [shift]
+        (proba,) = self.classifier.predict_changed(self.result.picture, changes)
+        names = list(self.classifier.class_names)
+        small = reading.resize_short_side(
+            self.result.picture, min(PREVIEW_SIDE, *self.result.picture.shape[:2])
+        )
+        view = reading.to_uint8(shift(reading.to_float(small)))
+        label = names[int(proba.argmax())]
+        words = f"{CLASS_LABELS[label]} {format_share(float(proba.max()))}"
+        flipped = label != self.result.label
+        note = " – another answer" if flipped else ""
+        bars = answer_html.render_bars(dict(zip(names, proba.tolist(), strict=True)))
+        self.shown.value = (
+            f"<div class='nebula-main'><figure class='nebula-small nebula-preview"
+            f"{' nebula-changed' if flipped else ''}'>"
+            f"<img src='{answer_html.to_data_uri(view)}' alt='In these colours'>"
+            f"<figcaption role='status'><b>{escape(words)}</b>{note}</figcaption>"
+            f"</figure><div class='nebula-words'>{bars}</div></div>"
+        )
+
+
+def describe_shift(shift: Shift) -> str:
+    """Put a change of colour that flips an answer into words."""
+    if shift.palette != "natural":
+        return f"palette {shift.palette}"
+    if shift.hue:
+        return f"hues turned by {shift.hue:+.0f}°"
+    if shift.saturation == 0:
+        return "without colour"
+    return f"saturation at {100 * shift.saturation:.0f} %"
 
 
 def describe_example(examples: dict[str, np.ndarray], index: int) -> str:
@@ -248,37 +403,37 @@ def describe_example(examples: dict[str, np.ndarray], index: int) -> str:
     return f"In truth: {label}. This picture {known} the training pictures. {credit}."
 
 
-def summarise(answers: Sequence[tuple[str, Result | str]]) -> str:
+def summarise(rows: Sequence[Row], certainty: Certainty, n_left: int = 0) -> str:
     """Say in a line, for the status and for screen readers, what was found."""
-    if not answers:
-        return ""
-    failed = sum(not _is_result(answer) for _, answer in answers)
-    if len(answers) > 1:
+    cancelled = f" {_count(n_left)} cancelled." if n_left else ""
+    if not rows:
+        return cancelled.strip()
+    failed = sum(isinstance(row.answer, str) for row in rows)
+    if len(rows) > 1:
         bad = f", {failed} of them can't be used" if failed else ""
-        return f"{_count(len(answers))} done{bad}."
-    name, answer = answers[0]
-    if isinstance(answer, str):
-        return f"{name} can't be used."
-    return f"{name}: {describe_result(answer).headline}."
+        return f"{_count(len(rows))} done{bad}.{cancelled}"
+    (row,) = rows
+    if isinstance(row.answer, str):
+        return f"{row.name} can't be used.{cancelled}"
+    headline = describe_result(row.answer, certainty).headline
+    return f"{row.name}: {headline}.{cancelled}"
 
 
-def encode(image: np.ndarray) -> bytes:
+def _encode(image: np.ndarray) -> bytes:
     """Return uint8 RGB (h, w, 3) as a PNG file's content."""
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "PNG", compress_level=1)
     return stream.getvalue()
 
 
-def _is_result(answer: Result | str) -> bool:
-    return not isinstance(answer, str)
+def _build_button(label: str, act: Callable[[], None]) -> widgets.Button:
+    button = widgets.Button(description=label)
+    button.on_click(lambda sender: act())
+    return button
 
 
 def _count(n: int) -> str:
     return "1 picture" if n == 1 else f"{n} pictures"
-
-
-def _paragraph(text: str) -> str:
-    return f"<p class='nebula-note'>{escape(text)}</p>" if text else ""
 
 
 def _set_visible(widget: widgets.Widget, visible: bool) -> None:

@@ -62,6 +62,42 @@ def is_confident(y_proba: np.ndarray, threshold: float) -> np.ndarray:
     return single & (y_proba.max(-1) >= CONFIDENT)
 
 
+def measure_certainty(
+    p: Predictions, measured_on: str, accuracy: float = COVERAGE
+) -> dict[str, float | str]:
+    """Choose from which probability on an answer is called sure.
+
+    Parameters
+    ----------
+    p : Predictions
+        Answers on pictures that the head was not fitted on.
+    measured_on : str
+        Which they are, e.g. "pictures by other photographers".
+    accuracy : float
+        Share of right answers that is wanted among the sure ones, in (0, 1).
+
+    Returns
+    -------
+    dict
+        ``threshold``, ``coverage`` and ``accuracy`` in [0, 1] and ``measured_on``:
+        `classifier.Certainty`. The lowest threshold at which the accuracy is reached;
+        each nebula and class counts alike.
+    """
+    weight = np.tile(make_weights(p.groups, p.y_true, 0)[0], len(p.y_proba))
+    top = p.y_proba.max(-1).ravel()
+    order = np.argsort(-top, kind="stable")
+    seen = np.cumsum(weight[order])
+    right = np.cumsum((weight * p.is_right.ravel())[order]) / seen
+    reached = np.flatnonzero(right >= accuracy)
+    last = int(reached[-1]) if len(reached) else 0
+    return {
+        "threshold": round(float(top[order][last]), 6),
+        "coverage": round(float(seen[last] / seen[-1]), 6),
+        "accuracy": round(float(right[last]), 6),
+        "measured_on": measured_on,
+    }
+
+
 def compute_truth_probability(p: Predictions) -> np.ndarray:
     """Return the probability of the best accepted class, (n_repeats, n_images)."""
     accept = np.eye(len(p.class_names), dtype=bool)[p.y_true]

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nebula_utils.classifier.classifier import FORMAT_VERSION
 from nebula_utils.config import DATA
 from nebula_utils.dataset.manifest import Dataset
 from nebula_utils.errors import BackboneError
@@ -16,7 +15,7 @@ from nebula_utils.features.backbone import Backbone
 from nebula_utils.features.views import Preprocessing, View
 from nebula_utils.files import compute_sha256, seal, write_atomic
 from nebula_utils.images import reading
-from nebula_utils.training.heads import Head
+from nebula_utils.training.heads import FORMAT_VERSION, Head
 from nebula_utils.training.study import INSIDE
 
 THUMBNAIL_SIDE = 96  # px

@@ -14,6 +14,8 @@ import numpy as np
 from nebula_utils.errors import ModelError
 from nebula_utils.files import DAMAGED, write_atomic
 
+FORMAT_VERSION = 4  # of an exported classifier; 4 says when an answer is sure
+
 
 @dataclass(frozen=True)
 class Head:
@@ -41,13 +43,22 @@ class Head:
     columns: np.ndarray | None = None
     temperature: float = 1.0
 
-    @property
-    def class_coef(self) -> np.ndarray:
-        """The mean of each class's columns of W, (n_features, n_classes)."""
+    def weigh_classes(self, x: np.ndarray) -> np.ndarray:
+        """Return each class's weights at an embedding, (n_features, n_classes).
+
+        Parameters
+        ----------
+        x : ndarray of shape (n_features,)
+            Where a class has several columns, their softmax-weighted mean here, which
+            is the gradient of the class's logit.
+        """
         if self.columns is None:
             return self.coef
-        classes = range(len(self.class_names))
-        return np.stack([self.coef[:, self.columns == c].mean(1) for c in classes], 1)
+        logits = x @ self.coef + self.intercept
+        groups = [
+            np.flatnonzero(self.columns == c) for c in range(len(self.class_names))
+        ]
+        return np.stack([self.coef[:, g] @ softmax(logits[g]) for g in groups], 1)
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
         """Return the logits of the classes, shape (..., n_classes)."""

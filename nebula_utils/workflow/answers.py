@@ -6,12 +6,12 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from nebula_utils import config
-from nebula_utils.errors import ImageError, NebulaError
+from nebula_utils.errors import ImageError, NebulaError, make_printable
 from nebula_utils.workflow.commands import argument, command
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,9 @@ def do_resolve(args: argparse.Namespace) -> int:
 
     records = [as_record(name) for name in args.names]
     for record in records:
-        print(to_json(record) if args.json else _format_resolved(record))
+        print(
+            to_json(record) if args.json else make_printable(_format_resolved(record))
+        )
     return compute_status(sum("error" in record for record in records), len(records))
 
 
@@ -54,7 +56,12 @@ def _format_resolved(record: Mapping[str, Any]) -> str:
 @command(
     "classify",
     "classify pictures",
-    argument("paths", nargs="+", metavar="PATH", help="picture files"),
+    argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="picture files; a folder stands for its pictures, - for a list on stdin",
+    ),
     JSON,
     argument(
         "--model",
@@ -65,7 +72,8 @@ def _format_resolved(record: Mapping[str, Any]) -> str:
     ),
     examples="""\
   nebula classify orion.jpg
-  nebula classify --json pictures/*.png > answers.jsonl
+  nebula classify --json pictures/ > answers.jsonl
+  find . -name "*.fits" | nebula classify -
   nebula classify --model two_classes/model orion.jpg
 
 Needs the classifier that `make reproduce` (or `nebula run`) writes.
@@ -77,16 +85,41 @@ def do_classify(args: argparse.Namespace) -> int:
 
     classifier = load_classifier(args.model)
     failed = 0
-    for path in _with_progress(args.paths):
+    paths = list(expand_paths(args.paths, sys.stdin))
+    if not paths:
+        raise ImageError("there are no pictures there: name files or another folder")
+    for path in _with_progress(paths):
         record = classify_path(classifier.classify, path)
         failed += "error" in record
         if args.json:
             print(to_json(record), flush=True)
         elif "error" in record:
-            logger.warning("%s: %s", path, record["error"])
+            logger.warning("%s: %s", make_printable(path), record["error"])
         else:
-            print(format_answer(record), flush=True)
-    return compute_status(failed, len(args.paths))
+            print(make_printable(format_answer(record)), flush=True)
+    return compute_status(failed, len(paths))
+
+
+def expand_paths(given: Iterable[str], listed: Iterable[str]) -> Iterator[str]:
+    """Give the files that paths stand for.
+
+    Parameters
+    ----------
+    given : iterable of str
+        A folder stands for its pictures, sorted; ``-`` for what is listed.
+    listed : iterable of str
+        Lines, usually of stdin; empty ones are skipped.
+    """
+    for path in given:
+        if path == "-":
+            lines = (line.rstrip("\r\n") for line in listed)
+            yield from expand_paths((line for line in lines if line not in "-"), ())
+        elif Path(path).is_dir():
+            from nebula_utils.features.extraction import list_pictures
+
+            yield from map(str, list_pictures(Path(path)) or [path])
+        else:
+            yield path
 
 
 def classify_path(
@@ -108,8 +141,6 @@ def classify_path(
     """
     path = os.fspath(path)
     try:
-        if Path(path).is_dir():
-            raise ImageError("not an image: it is a folder; name the files in it")
         answer = classify(Path(path)).as_dict()
         return {"path": path} | {k: v for k, v in answer.items() if k != "path"}
     except (NebulaError, OSError) as error:
@@ -130,7 +161,9 @@ def format_answer(record: Mapping[str, Any]) -> str:
     grey = record["grey_label"]
     without = "the same" if grey == record["label"] else grey
     line = f"{best}; without colour {without}, stability {record['stability']:.2f}"
-    return f"{record['path']}: " + ("" if record["confident"] else "not sure: ") + line
+    others = ", ".join(record["candidates"][1:])
+    doubt = "" if record["confident"] else "not sure: "
+    return f"{record['path']}: {doubt}{line}" + (f"; or {others}" if others else "")
 
 
 def _with_progress(paths: list[str]) -> Iterable[str]:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from nebula_utils import __version__, config
-from nebula_utils.errors import NebulaError
+from nebula_utils.errors import NebulaError, make_printable
 from nebula_utils.workflow import answers  # noqa: F401  (its commands)
 from nebula_utils.workflow.commands import COMMANDS
 
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--debug" in argv:
             raise
-        print(f"nebula: error: {_explain(error)}", file=sys.stderr)
+        print(f"nebula: error: {make_printable(_explain(error))}", file=sys.stderr)
         return 2
 
 
@@ -116,13 +116,20 @@ def _explain(error: Exception) -> str:
     return f"{error or name} ({name}; --debug shows where it came from)"
 
 
+class _Printable(logging.Formatter):
+    """Keep what file names may hold from steering the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(make_printable, super().format(record).split("\n")))
+
+
 def _set_up_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # File names need not be text in the terminal's encoding.
             stream.reconfigure(errors="backslashreplace")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Printable("%(message)s"))
     package = logging.getLogger("nebula_utils")
     package.handlers[:] = [handler]
     package.setLevel(logging.INFO)

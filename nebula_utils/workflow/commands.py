@@ -321,10 +321,19 @@ def do_extract(args: argparse.Namespace) -> int:
     "app",
     "serve the classifier as a web page on 127.0.0.1",
     argument("--port", type=_port, default=8866, help="default: %(default)s"),
+    argument(
+        "--public",
+        action="store_true",
+        help="for others, behind a proxy (docs/serving.md): takes files up to 60 MB",
+    ),
 )
 def do_app(args: argparse.Namespace) -> int:
     """Serve notebook 06 as a web page; returns when the server ends."""
-    from nebula_utils.classifier.serving import TEMPLATE, limit_memory, make_environment
+    from nebula_utils.classifier.serving import (
+        limit_memory,
+        list_options,
+        make_environment,
+    )
     from nebula_utils.workflow.pipeline import KERNEL_ENVIRONMENT, find_notebooks
 
     (notebook,) = find_notebooks(["06_classifier"])
@@ -347,8 +356,8 @@ def do_app(args: argparse.Namespace) -> int:
     limit_memory()
     os.execve(
         sys.executable,
-        [*command, f"--template={TEMPLATE}"],
-        {**os.environ, **KERNEL_ENVIRONMENT, **make_environment()},
+        [*command, *list_options()],
+        {**os.environ, **KERNEL_ENVIRONMENT, **make_environment(args.public)},
     )
 
 

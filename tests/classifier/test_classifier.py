@@ -9,12 +9,12 @@ import pytest
 from fake_classifier import STRIP, make_classifier
 from PIL import Image
 
-from nebula_utils.classifier.classifier import (
-    Classifier,
-    compute_activation_map,
-    load_classifier,
-)
+from nebula_utils.classifier import answer_html
+from nebula_utils.classifier.classifier import Classifier, load_classifier
+from nebula_utils.config import CLASS_NAMES, NEBULA_TYPES
+from nebula_utils.counterfactuals.flips import Shift
 from nebula_utils.errors import ImageError, ModelError
+from nebula_utils.images.reading import to_float
 from nebula_utils.training.heads import Head
 
 
@@ -34,18 +34,42 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
+def save_grey(path: Path, seed: int) -> Path:
+    """Write a picture without colour."""
+    rng = np.random.default_rng(seed)
+    Image.fromarray(rng.integers(0, 255, (64, 96), dtype=np.uint8)).save(path)
+    return path
+
+
 def test_a_result_is_consistent(classifier: Classifier, picture: Path) -> None:
-    """Probabilities sum to 1 and agree with the label, the doubt and the strip."""
+    """Probabilities sum to 1 and agree with the label, the candidates and the strip."""
     result = classifier.classify(picture)
     assert sum(result.probabilities.values()) == pytest.approx(1, abs=1e-5)
     assert result.label == max(result.probabilities, key=result.probabilities.get)
     assert result.nebula == pytest.approx(1 - result.probabilities["other"], abs=1e-5)
-    assert result.confident == (len(result.candidates) == 1)
+    assert result.candidates[0] == result.label
     assert tuple(result.counterfactuals) == STRIP and 0 < result.stability <= 1
     grey = result.counterfactuals["grey"]
     assert result.grey_label == max(grey, key=grey.get)
-    assert result.activation.shape == (4, 4) and result.activation.max() <= 1
     assert json.dumps(result.as_dict()) and result.picture.shape == (60, 80, 3)
+    assert result.as_dict()["candidates"] == list(result.candidates)
+
+
+@pytest.mark.parametrize("limit", [0.0, 1.0])
+def test_one_rule_says_what_is_sure(
+    classifier: Classifier, picture: Path, limit: float
+) -> None:
+    """Sure is what reaches the threshold, whatever the prediction set holds."""
+    sure = classifier.certainty._replace(threshold=limit)
+    result = replace(classifier, certainty=sure, set_threshold=0.0).classify(picture)
+    assert result.confident == (limit == 0.0) and len(result.candidates) == 7
+
+
+def test_without_a_class_other_nebula_is_not_known(picture: Path) -> None:
+    """A model that knows nebulae only does not say that a cat is one."""
+    whole = make_classifier()
+    head = Head(NEBULA_TYPES, whole.head.coef[:, :6], whole.head.intercept[:6])
+    assert replace(whole, head=head).classify(picture).nebula is None
 
 
 def test_classify_is_a_pure_function(classifier: Classifier, picture: Path) -> None:
@@ -55,41 +79,57 @@ def test_classify_is_a_pure_function(classifier: Classifier, picture: Path) -> N
     again = classifier.classify(picture, "x")
     assert first.path == "../../etc/passwd" and again.path == "x"
     assert first.as_dict() == again.as_dict() | {"path": first.path}
-    assert (first.activation == again.activation).all()
 
 
-def test_no_view_is_embedded_twice(classifier: Classifier, picture: Path) -> None:
-    """Grey of grey is grey: of the six views each different one is embedded once."""
-    classifier.classify(picture)
-    assert (
-        classifier.backbone.n_seen
-        == len(set(sum(classifier._list_questions(), ())))
-        < 6
+def test_headline_tiles_and_sliders_have_one_basis(
+    classifier: Classifier, picture: Path
+) -> None:
+    """No change of colour gives the headline's numbers; grey those of its tile."""
+    result = classifier.classify(picture)
+    as_is, grey = classifier.predict_changed(
+        result.picture, [Shift(), Shift(saturation=0.0)]
     )
+    assert as_is == pytest.approx(list(result.probabilities.values()), abs=1e-5)
+    tile = list(result.counterfactuals["grey"].values())
+    assert grey == pytest.approx(tile, abs=1e-3)
 
 
-def test_a_grey_picture_needs_no_colour(classifier: Classifier, tmp_path: Path) -> None:
-    """Taking the colour from a grey picture changes nothing at all."""
-    path = tmp_path / "grey.png"
-    Image.fromarray(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)).save(path)
-    result = classifier.classify(path)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_grey_picture_has_no_marked_tile(
+    classifier: Classifier, tmp_path: Path, seed: int
+) -> None:
+    """Where there is no colour none can have decided, and taking it changes nothing."""
+    result = classifier.classify(save_grey(tmp_path / "grey.png", seed))
+    strip = classifier.make_strip(result.picture)
+    html = answer_html.render_answer(result, classifier.certainty, strip)
+    assert "nebula-changed" not in html and "another answer" not in html
+    assert "colour played no part" in html
     for name, share in result.counterfactuals["grey"].items():
         assert share == pytest.approx(result.probabilities[name], abs=1e-3)
 
 
 def test_strip_shows_the_picture_in_each_colour(classifier: Classifier) -> None:
-    """Grey has equal channels; squares have the asked size."""
+    """The first is as it is, grey has equal channels, squares have the asked size."""
     strip = classifier.make_strip(np.full((50, 90, 3), (200, 50, 10), np.uint8), 40)
-    assert tuple(strip) == STRIP and strip["red"].shape == (40, 40, 3)
+    assert tuple(strip) == ("as_is", *STRIP) and strip["red"].shape == (40, 40, 3)
+    assert (strip["as_is"] == (200, 50, 10)).all()
     assert np.ptp(strip["grey"].astype(int), axis=2).max() == 0
 
 
-def test_activation_map_marks_the_evidence() -> None:
-    """Only the cell that speaks for the class is lit; without evidence none is."""
-    head = Head(("a", "b"), np.array([[1.0, -1.0]], np.float32), np.zeros(2))
-    cells = np.array([[[2.0], [-3.0]], [[0.0], [1.0]]], np.float32)
-    assert compute_activation_map(cells, head, 0).tolist() == [[1, 0], [0, 0.5]]
-    assert compute_activation_map(cells * 0, head, 1).max() == 0
+def test_the_map_lights_what_speaks_for_a_class(classifier: Classifier) -> None:
+    """A red spot off the middle is where a head that likes red sees its evidence."""
+    image = np.full((60, 120, 3), 20, np.uint8)
+    image[10:25, 85:100, 0] = 250  # outside the middle square
+    backbone = classifier.backbone
+    red = backbone.weights[0] / np.square(backbone.weights[0]).sum()
+    coef = np.zeros((8, 7), np.float32)
+    coef[:, 1] = red
+    head = Head(CLASS_NAMES, coef, np.zeros(7, np.float32))
+    views = (classifier.views[0],)
+    found = replace(classifier, head=head, views=views).map_evidence(image)[..., 1]
+    top, left = np.unravel_index(found.argmax(), found.shape)
+    assert abs(top / found.shape[0] - 17 / 60) < 0.15
+    assert abs(left / found.shape[1] - 92 / 120) < 0.1
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\xff\xd8\xff\xe0broken"])
@@ -101,11 +141,10 @@ def test_bad_bytes_raise_the_documented_error(
         classifier.classify(data, "x.jpg")
 
 
-def test_neighbours_are_the_most_similar(classifier: Classifier, picture: Path) -> None:
-    """The four nearest come in order; those of unfree licence have no thumbnail."""
-    rng = np.random.default_rng(2)
-    X = rng.normal(size=(6, 8)).astype(np.float32)
-    stored = {
+def make_neighbours(seed: int = 2) -> dict[str, np.ndarray]:
+    """Store six training pictures; every other one may be shown."""
+    X = np.random.default_rng(seed).normal(size=(6, 8)).astype(np.float32)
+    return {
         "X": X / np.linalg.norm(X, axis=1, keepdims=True),
         "mean": np.zeros(8, np.float32),
         "may_show": np.array([True, False] * 3),
@@ -114,10 +153,36 @@ def test_neighbours_are_the_most_similar(classifier: Classifier, picture: Path) 
         name: np.array([f"{name} {i}" for i in range(6)])
         for name in ("nebula", "label", "credit", "licence")
     }
-    found = replace(classifier, neighbours=stored).classify(picture).neighbours
-    similarity = [n.similarity for n in found]
-    assert len(found) == 4 and similarity == sorted(similarity, reverse=True)
-    assert all((n.thumbnail is None) == (int(n.nebula[-1]) % 2 == 1) for n in found)
+
+
+def test_neighbours_are_the_most_similar(classifier: Classifier, picture: Path) -> None:
+    """The four nearest come in order; those of unfree licence have no thumbnail."""
+    known = replace(classifier, neighbours=make_neighbours())
+    result = known.classify(picture)
+    similarity = [n.similarity for n in result.neighbours]
+    assert len(similarity) == 4 and similarity == sorted(similarity, reverse=True)
+    assert not result.was_trained_on
+    for one in result.neighbours:
+        assert (one.thumbnail is None) == (int(one.nebula[-1]) % 2 == 1)
+    nearest = result.neighbours[0].nebula
+    others = known.classify(picture, nebula=nearest).neighbours
+    assert nearest not in [one.nebula for one in others]
+
+
+def test_a_picture_is_not_its_own_neighbour(
+    classifier: Classifier, picture: Path
+) -> None:
+    """A training picture is told to be one, and is not listed beside itself."""
+    stored = make_neighbours()
+    shaped = to_float(
+        np.asarray(Image.open(picture).crop((10, 0, 70, 60)).resize((32, 32), 4))
+    )
+    views = (classifier.views[0],)
+    x = classifier.backbone.embed(shaped[None])[0]
+    stored["X"][3] = x / np.linalg.norm(x)
+    result = replace(classifier, neighbours=stored, views=views).classify(picture)
+    assert result.was_trained_on
+    assert "nebula 3" not in [one.nebula for one in result.neighbours]
 
 
 def test_a_missing_model_says_what_to_do(tmp_path: Path) -> None:
@@ -126,9 +191,22 @@ def test_a_missing_model_says_what_to_do(tmp_path: Path) -> None:
         load_classifier(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "[", '{"format_version": 99}'])
-def test_a_damaged_model_is_refused(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["", "[", '{"format_version": 3}'])
+def test_a_damaged_or_older_model_is_refused(tmp_path: Path, text: str) -> None:
     """A broken or foreign model.json gives the documented error."""
     (tmp_path / "model.json").write_text(text)
-    with pytest.raises(ModelError, match="make reproduce"):
+    with pytest.raises(ModelError, match="run `make reproduce` again"):
         load_classifier(tmp_path)
+
+
+def test_several_columns_of_a_class_count_as_its_logit_does() -> None:
+    """The weights of a class are the gradient of its logit at that embedding."""
+    rng = np.random.default_rng(3)
+    coef = rng.normal(size=(4, 3))
+    head = Head(("a", "b"), coef, rng.normal(size=3), np.array([0, 1, 1]))
+    x, step = rng.normal(size=4), 1e-6
+    numeric = [
+        (head.decision_function(x + step * e) - head.decision_function(x)) / step
+        for e in np.eye(4)
+    ]
+    assert head.weigh_classes(x) == pytest.approx(np.array(numeric), abs=1e-4)

@@ -13,7 +13,6 @@ from tornado.web import HTTPError
 from nebula_utils.classifier.serving import LimitedKernelManager, make_environment
 from nebula_utils.classifier.upload import STATIC
 from nebula_utils.config import REPOSITORY
-from nebula_utils.images.reading import MAX_BYTES
 
 CONFIG = json.loads((REPOSITORY / "voila.json").read_text())
 
@@ -59,20 +58,61 @@ def test_settings_are_safe() -> None:
     assert voila["file_allowlist"] == [] and voila["allow_template_override"] == "NO"
     assert voila["multi_kernel_manager_class"].endswith("LimitedKernelManager")
     assert CONFIG["LimitedKernelManager"]["max_kernels"] <= 32
-    assert 0 < CONFIG["MappingKernelManager"]["cull_idle_timeout"] <= 3600
+    # A page in a tab at the back may send its sign of life once a minute only.
+    assert 120 < CONFIG["MappingKernelManager"]["cull_idle_timeout"] <= 300
     size = CONFIG["Voila"]["tornado_settings"]["websocket_max_message_size"]
-    assert size > MAX_BYTES
+    assert size > 2_000_000  # a piece of an upload, or the report of a hundred pictures
 
 
 def test_served_processes_know_that_they_are_served() -> None:
     """The variable that hides the path field is set."""
     assert make_environment()["NEBULA_SERVED"] == "1"
+    assert "NEBULA_PUBLIC" not in make_environment()
+    assert make_environment(is_public=True)["NEBULA_PUBLIC"] == "1"
+
+
+def test_a_full_house_does_not_end_preheating(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a place is free again a process waits for the next visitor again."""
+
+    async def end(self: object, kernel_id: str, **kwargs: object) -> None:
+        return None
+
+    async def fail() -> None:
+        raise HTTPError(503)
+
+    async def play() -> list[str]:
+        refused = asyncio.ensure_future(fail())
+        await asyncio.wait([refused])
+        manager = LimitedKernelManager()
+        manager._pools, filled = {"page.ipynb": [refused]}, []
+        manager.fill_if_needed = lambda notebook_name: filled.append(notebook_name)
+        await manager.shutdown_kernel("a")
+        assert manager._pools == {"page.ipynb": []}
+        return filled
+
+    monkeypatch.setattr(AsyncMappingKernelManager, "shutdown_kernel", end)
+    assert asyncio.run(play()) == ["page.ipynb"]
+
+
+def test_a_served_process_loads_only_what_it_needs() -> None:
+    """No TensorFlow, pandas, SciPy, matplotlib or astropy in a visitor's process."""
+    code = """
+import sys
+from nebula_utils.classifier import widget
+from nebula_utils.classifier.classifier import load_classifier
+heavy = "tensorflow pandas scipy sklearn matplotlib astropy dask skimage tqdm pyarrow"
+print([name for name in heavy.split() if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY
+    )
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 def test_our_files_name_no_other_host() -> None:
     """Nothing that we send to a browser has an address in it."""
     files = [path for path in STATIC.rglob("*") if path.is_file()]
-    assert len(files) == 4
+    assert len(files) == 7
     for path in files:  # a picture in the text itself names its format, not a place
         text = re.sub(r'url\("data:[^"]*"\)', "", path.read_text())
         assert not re.search(r"https?://|@import|url\(", text), path

@@ -2,69 +2,94 @@
 
 import pytest
 
-from nebula_utils.classifier.upload import PhotoDrop, clean_name
+from nebula_utils.classifier import upload
+from nebula_utils.classifier.upload import WaysIn, clean_name
 
 
-class Page:
+class Browser:
     """Play the browser: send messages, collect the replies and what arrived."""
 
-    def __init__(self, **limits: int) -> None:
+    def __init__(self, **limits: object) -> None:
         self.replies: list[dict] = []
-        self.got: list[tuple[str, bytes]] = []
-        self.drop = PhotoDrop(lambda *file: self.got.append(file), **limits)
-        self.drop.send = self.replies.append
+        self.got: list[tuple] = []
+        self.ways = WaysIn(self, **limits)
+        self.ways.send = self.replies.append
+
+    def __getattr__(self, name: str) -> object:
+        """Note every call of the page."""
+        return lambda *given: self.got.append((name, *given))
 
     def say(self, *buffers: bytes, **content: object) -> str:
         """Send a message; return the reply's kind."""
-        self.drop._answer(None, content, [memoryview(b) for b in buffers])
+        self.ways._answer(None, content, [memoryview(b) for b in buffers])
         return self.replies[-1]["kind"]
 
 
 def test_pieces_become_a_file() -> None:
     """A file arrives whole, under its cleaned name, and is not kept."""
-    page = Page()
-    page.say(kind="begin", n=1)
-    page.say(kind="open", name="../../etc/m42.jpg", size=6)
+    page = Browser()
+    page.say(kind="begin")
+    page.say(kind="open", name="../../etc/m42.jpg", size=6, token=7)
     page.say(b"abc", kind="piece")
     page.say(b"def", kind="piece")
     page.say(kind="close")
-    assert page.say(kind="end") == "ok"
-    assert page.got == [("m42.jpg", b"abcdef")]
-    assert page.drop._data == b"" and len(page.replies) == 6
+    assert page.say(kind="end", left=2) == "ok"
+    assert page.got == [("begin",), ("take", "m42.jpg", b"abcdef"), ("end", 2)]
+    assert page.ways._data == b"" and len(page.replies) == 6
+    assert page.replies[1]["token"] == 7
 
 
 def test_limits_hold_without_the_browser() -> None:
     """Size, the sum of the pieces and the number of files are checked here too."""
-    page = Page(max_bytes=10, max_files=2)
-    page.say(kind="begin", n=99)
+    page = Browser(max_bytes=10, max_files=2)
+    page.say(kind="begin")
     assert page.say(kind="open", name="a", size=11) == "refused"
     assert "above" in page.replies[-1]["reason"]
     assert page.say(kind="open", name="b", size=3) == "ok"
     assert page.say(b"x" * 11, kind="piece") == "refused"
-    assert page.say(kind="open", name="c", size=3) == "refused"
-    page.drop.max_bytes = page.drop.max_files = 10**9  # as a browser could
-    assert page.say(kind="begin", n=99) == "ok" and page.drop._left == 2
-    assert page.got == []
+    assert page.say(kind="open", name="c", size=3) == "ok"
+    assert page.say(kind="open", name="d", size=3) == "refused"
+    page.ways.max_bytes = page.ways.max_files = 10**9  # as a browser could
+    assert page.say(kind="begin") == "ok" and page.ways._left == 2
+    refused = [given[1] for given in page.got if given[0] == "refuse"]
+    assert refused == ["a", "d"]  # they stand among the answers, beside no old one
+
+
+def test_paths_are_refused_where_they_may_not_be_typed() -> None:
+    """A browser that claims the right to read paths does not get it."""
+    page = Browser()
+    page.ways.allow_paths = True
+    assert page.say(kind="path", path="/etc/passwd") == "refused" and page.got == []
+    mine = Browser(allow_paths=True)
+    assert mine.say(kind="path", path="m42.jpg") == "ok"
 
 
 @pytest.mark.parametrize(
     "content",
-    [{}, {"kind": "piece"}, {"kind": "open"}, {"kind": "begin", "n": "x"}, {"kind": 3}],
+    [{}, {"kind": "piece"}, {"kind": "open"}, {"kind": "row"}, {"kind": 3}],
 )
 def test_nonsense_gets_a_reply(content: dict) -> None:
     """A message out of step is refused, without an exception."""
-    page = Page()
-    assert page.say(**content) == "refused"
+    assert Browser().say(**content) == "refused"
 
 
 def test_a_failing_receiver_is_answered() -> None:
-    """An error on this side reaches the page as a reply that tells nothing inside."""
-    page = Page()
-    page.drop._receive = lambda name, data: 1 / 0
-    page.say(kind="begin", n=1)
+    """An error on this side becomes a reason that tells nothing of the inside."""
+    page = Browser()
+    page.take = lambda name, data: 1 / 0
+    page.say(kind="begin")
     page.say(kind="open", name="a", size=0)
-    assert page.say(kind="close") == "refused"
-    assert "zero" not in page.replies[-1]["reason"]
+    assert page.say(kind="close") == "ok"
+    assert page.got[-1][:2] == ("refuse", "a") and "zero" not in page.got[-1][2]
+
+
+def test_large_files_only_on_ones_own_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """500 MB in one's notebook and one's own page, 60 MB where others come."""
+    assert upload.get_max_bytes() == 500_000_000
+    monkeypatch.setenv("NEBULA_SERVED", "1")
+    assert upload.get_max_bytes() == 500_000_000
+    monkeypatch.setenv("NEBULA_PUBLIC", "1")
+    assert upload.get_max_bytes() == 60_000_000
 
 
 @pytest.mark.parametrize(

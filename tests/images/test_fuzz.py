@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
+from fake_classifier import SURE
 from PIL import Image
 
 from nebula_utils.classifier.classifier import Classifier, Result
@@ -34,7 +35,7 @@ def make_classifier() -> Classifier:
     """Build a classifier that costs nothing but the decoding."""
     n = len(CLASS_NAMES)
     head = Head(CLASS_NAMES, np.zeros((2, n), np.float32), np.zeros(n, np.float32))
-    return Classifier(head, ConstantBackbone(), (View(16),), ("grey",), 0.2)
+    return Classifier(head, ConstantBackbone(), (View(16),), ("grey",), 0.2, SURE)
 
 
 def make_seed(kind: str) -> bytes:

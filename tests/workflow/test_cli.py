@@ -1,5 +1,6 @@
 """The command line: help, exit statuses, and where results and messages go."""
 
+import io
 import json
 import math
 import subprocess
@@ -35,6 +36,7 @@ class _Result:
             "label": "emission",
             "probabilities": {"dark": 0.25, "emission": 0.75},
             "confident": True,
+            "candidates": ["emission"],
             "nebula": 0.99,
             "grey_label": "dark",
             "stability": 0.5,
@@ -184,8 +186,28 @@ def test_classify_json_is_one_object_a_line_in_order(classifier, capsys, tmp_pat
     assert [record["path"] for record in records] == paths
     assert records[0] == {**_Result().as_dict(), "path": "b c.jpg"}
     assert records[1] == {"path": "notes.txt", "error": "not an image: text"}
-    assert "it is a folder" in records[3]["error"]
+    assert records[3]["label"] == "emission"  # the fake one's answer to any name
     assert shown.err == ""
+
+
+def test_classify_takes_folders_and_a_list(classifier, capsys, tmp_path, monkeypatch):
+    """A folder stands for its pictures, sorted; - for the lines of stdin."""
+    for name in ("b.png", "a.jpg", "notes.txt"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"x.jpg\n\n{tmp_path}\n"))
+    assert cli.main(["classify", "--json", str(tmp_path), "-"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = [str(tmp_path / "a.jpg"), str(tmp_path / "b.png")]
+    assert [json.loads(line)["path"] for line in lines] == [*found, "x.jpg", *found]
+
+
+def test_names_can_t_steer_the_terminal(classifier, capsys):
+    """Control and direction-changing characters of names are shown, not sent."""
+    cli.main(["classify", "a\x1b[2Jb.jpg", "c\u202egpj.txt", "d\re.jpg"])
+    shown = capsys.readouterr()
+    assert "a\\x1b[2Jb.jpg" in shown.out and "d\\re.jpg" in shown.out
+    assert "c\\u202egpj.txt" in shown.err
+    assert not set("\x1b\u202e\r") & set(shown.out + shown.err)
 
 
 def test_classify_speaks_to_people_too(classifier, capsys):
