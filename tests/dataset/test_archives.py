@@ -14,7 +14,7 @@ from PIL import Image
 from nebula_utils import config
 from nebula_utils.catalogue.table import find
 from nebula_utils.dataset import archives, download
-from nebula_utils.dataset.manifest import check_manifest, load_source
+from nebula_utils.dataset.manifest import check_manifest, load_dataset, load_source
 from nebula_utils.errors import SourceError
 from nebula_utils.images.reading import resize_image
 
@@ -200,3 +200,14 @@ def test_mirror_beside_the_repository_has_them_all(shared, tmp_cache, monkeypatc
     manifest = archives.load_archives()
     check_manifest(manifest)
     assert len(manifest) == 247
+
+
+@pytest.mark.slow
+def test_larger_study_has_all_six_types(shared, textures, monkeypatch):
+    """With the archives protoplanetary nebulae are enough to be studied."""
+    monkeypatch.setenv("NEBULA_MIRROR", str(shared))
+    dataset = load_dataset("stellarium+everyday+archives")
+    assert dataset.class_names == config.CLASS_NAMES and not dataset.left_out
+    counts = dataset.describe()["classes"]["protoplanetary"]
+    assert counts["nebulae"] >= 10 and counts["images"] >= 15
+    assert (dataset.manifest[["credit", "licence"]] != "").all(axis=None)
