@@ -11,6 +11,7 @@ import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -20,13 +21,14 @@ from nebula_utils.catalogue.designations import canonical
 from nebula_utils.catalogue.table import find
 from nebula_utils.config import (
     CLASS_NAMES,
+    DATA,
     NEBULA_TYPES,
     OTHER,
     OTHER_KINDS,
     PICTURE_SUFFIXES,
 )
 from nebula_utils.dataset.manifest import COLUMNS, NUMBERS
-from nebula_utils.dataset.stellarium import fetch_landscapes
+from nebula_utils.dataset.stellarium import fetch_textures
 from nebula_utils.errors import SourceError
 
 logger = logging.getLogger(__name__)
@@ -50,29 +52,8 @@ _KINDS = {
 _INDEX = re.compile(r"(?:__|-| +)\d{1,4}$|[ _-]*\(\d+\)$")
 _LONGEST_NUMBER = 3  # words, as in "sh 2 155"
 
-# Everyday photos that lie on every machine: package, folder in it, licence, files.
-BUNDLED = (
-    (
-        "skimage",
-        "data",
-        "public domain or CC0 (see scikit-image's data/README.txt)",
-        "astronaut.png brick.png camera.png cell.png chelsea.png clock_motion.png "
-        "coffee.png coins.png grass.png gravel.png ihc.png microaneurysms.png "
-        "moon.png motorcycle_left.png retina.jpg rocket.jpg",
-    ),
-    ("sklearn", "datasets/images", "CC BY 2.0", "china.jpg flower.jpg"),
-    ("matplotlib", "mpl-data/sample_data", "public domain", "grace_hopper.jpg"),
-)
-# Pictures of one place share its name, so that a split never parts them.
-LANDSCAPES = (
-    "garching/garching-gl1.png garching/garching-gl2.png garching/garching-gl3.png "
-    "garching/garching-gl4.png garching/garching-ground3.png "
-    "grossmugl/grossmugl_leeberg_crop11.25_2048.png guereins/guereins1.png "
-    "guereins/guereins3.png guereins/guereins5.png guereins/guereins7.png "
-    "hurricane/hurricane1.png hurricane/hurricane3.png hurricane/hurricane5.png "
-    "hurricane/hurricane7.png moon/apollo17.png ocean/ocean1.png ocean/ocean5.png "
-    "ocean/ocean9.png trees/trees_512.png"
-)
+# Photos that lie on every machine; those of one place share its name.
+EVERYDAY = DATA / "everyday.csv"
 
 
 def load_photos(folder: Path, source: str = "photos") -> pd.DataFrame:
@@ -227,42 +208,25 @@ def load_everyday() -> pd.DataFrame:
     """List photos of anything but the sky: a model must not call a cat a nebula.
 
     scikit-image, scikit-learn and Matplotlib bundle a few for their examples, and
-    Stellarium has landscapes, which are left out where they are not installed.
+    Stellarium has landscapes; what is not installed is left out.
     """
-    found = []
-    for package, folder, licence, files in BUNDLED:
-        spec = importlib.util.find_spec(package)
-        if spec is not None and spec.origin is not None:
-            place = Path(spec.origin).parent / folder
-            names = files.split()
-            found += [
-                (place / name, Path(name).stem, package, licence) for name in names
-            ]
-    landscapes = fetch_landscapes()
-    if landscapes:
-        paths = [landscapes / name for name in LANDSCAPES.split()]
-        licence = "GPL-2.0-or-later (package)"
-        found += [(path, path.parent.name, "Stellarium", licence) for path in paths]
-    rows = [_describe_everyday(*one) for one in found if one[0].is_file()]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    tables = []
+    for origin, listed in groupby(read_rows(EVERYDAY), key=lambda row: row["origin"]):
+        folder = _find_origin(origin)
+        rows = [row for row in listed if folder and (folder / row["file"]).is_file()]
+        if folder and rows:
+            names = [PurePosixPath(row["file"]).stem for row in rows]
+            table = make_manifest(rows, folder, "everyday")
+            table["image_id"] = [f"everyday/{origin}/{name}" for name in names]
+            tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
-def _describe_everyday(path: Path, scene: str, origin: str, licence: str) -> dict:
-    return (
-        dict.fromkeys(COLUMNS, "")
-        | dict.fromkeys(NUMBERS, math.nan)
-        | {
-            "image_id": f"everyday/{origin.lower()}/{path.stem}",
-            "path": str(path),
-            "source": "everyday",
-            "nebula": f"everyday: {scene}",
-            "label": OTHER,
-            "accept": OTHER,
-            "other_kind": "everyday",
-            "credit": origin,
-            "licence": licence,
-        }
-    )
+def _find_origin(name: str) -> Path | None:
+    if name == "stellarium":
+        return fetch_textures().parent.parent
+    spec = importlib.util.find_spec(name)
+    return Path(spec.origin).parent if spec is not None and spec.origin else None
 
 
 def _make_row(row: Mapping[str, str]) -> dict[str, Any]:

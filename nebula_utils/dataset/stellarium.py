@@ -152,12 +152,6 @@ def fetch_textures() -> Path:
             raise CacheError(explain_write_error(error, root)) from error
 
 
-def fetch_landscapes() -> Path | None:
-    """Give the folder of the same Stellarium's landscapes, None if it has none."""
-    folder = fetch_textures().parent.parent / LANDSCAPES
-    return folder if folder.is_dir() else None
-
-
 def list_places() -> list[Path]:
     """List where Linux, Flatpak, snap, macOS and Windows may have a Stellarium."""
     app = "flatpak/app/org.stellarium.Stellarium/current/active/files"

@@ -6,8 +6,7 @@ import pytest
 
 from nebula_utils.bias import dose
 from nebula_utils.bias.analysis import Answers
-from nebula_utils.dataset.manifest import check_manifest, make_dataset
-from nebula_utils.dataset.photos import BUNDLED, load_everyday
+from nebula_utils.dataset.manifest import make_dataset
 from nebula_utils.features.views import View
 from nebula_utils.training import study
 
@@ -39,14 +38,3 @@ def test_response_has_a_row_for_every_question(answers, fake_backbone):
     assert len(table) == 3 * 2 * 2
     assert table["p_dark"].between(0, 1).all()
     assert set(table["colour"]) == {"as it is", "grey"}
-
-
-@pytest.mark.slow
-def test_everyday_photos_are_there_and_are_other(textures):
-    """Each bundled photo exists, and the manifest is one that sources accept."""
-    table = load_everyday()
-    check_manifest(table)
-    expected = sum(len(files.split()) for _, _, _, files in BUNDLED)
-    bundled = ~table["credit"].eq("Stellarium")
-    assert bundled.sum() == expected
-    assert set(table["label"]) == {"other"}

@@ -88,9 +88,6 @@ def test_chosen_folder_comes_first(inside, nothing, tmp_path, monkeypatch):
     assert stellarium.fetch_textures() == installed
     monkeypatch.setenv("STELLARIUM_DATA", str(tmp_path / "chosen" / inside))
     assert stellarium.fetch_textures() == chosen
-    assert stellarium.fetch_landscapes() is None
-    (tmp_path / "chosen/landscapes").mkdir()
-    assert stellarium.fetch_landscapes() == tmp_path / "chosen/landscapes"
 
 
 def test_wrong_chosen_folder_is_an_error(nothing, tmp_path, monkeypatch):

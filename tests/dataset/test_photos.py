@@ -227,9 +227,25 @@ def test_outside_folders_load(shared):
     assert unplaced["nebula"].nunique() < 10
 
 
-def test_everyday_photos_are_of_this_machine(monkeypatch):
-    """Bundled photos alone, where Stellarium has no landscapes."""
-    monkeypatch.setattr(photos, "fetch_landscapes", lambda: None)
+def test_everyday_photos_are_of_this_machine(monkeypatch, tmp_path):
+    """Bundled photos alone, where Stellarium has no landscapes; one place, one name."""
+    monkeypatch.setattr(photos, "fetch_textures", lambda: tmp_path / "nebulae/default")
     table = photos.load_everyday()
     check_manifest(table)
-    assert set(table["other_kind"]) == {"everyday"} and len(table) > 15
+    assert set(table["other_kind"]) == {"everyday"} and len(table) == 19
+    assert "everyday/skimage/chelsea" in set(table["image_id"])
+    landscapes = tmp_path / "landscapes/ocean"
+    landscapes.mkdir(parents=True)
+    for name in ("ocean1", "ocean5"):
+        Image.fromarray(np.full((9, 9, 3), 90, np.uint8)).save(
+            landscapes / f"{name}.png"
+        )
+    more = photos.load_everyday().tail(2)
+    assert set(more["nebula"]) == {"everyday: ocean"}
+    assert set(more["image_id"]) == {f"everyday/stellarium/ocean{n}" for n in (1, 5)}
+
+
+@pytest.mark.slow
+def test_everyday_photos_are_all_there(textures):
+    """Each photo of data/everyday.csv is on a machine that has the textures."""
+    assert len(photos.load_everyday()) == len(photos.read_rows(photos.EVERYDAY)) == 38
