@@ -10,20 +10,11 @@ import yaml
 
 from nebula_utils.errors import PipelineError
 
+Defaults = Mapping[str, Mapping[str, Any]]  # notebook → parameter → default
+
 
 def read_parameters(notebook: Path) -> dict[str, Any]:
-    """Return a notebook's parameters with their defaults, in order.
-
-    Parameters
-    ----------
-    notebook : Path
-        A notebook whose cell tagged ``parameters``, if it has one, assigns Python
-        literals to names.
-
-    Returns
-    -------
-    dict
-        Parameter name → default; empty without such a cell.
+    """Return the defaults in a notebook's cell tagged ``parameters``, in order.
 
     Raises
     ------
@@ -46,9 +37,7 @@ def read_parameters(notebook: Path) -> dict[str, Any]:
 
 
 def assign_parameters(
-    given: Mapping[str, str],
-    selected: Mapping[str, Mapping[str, Any]],
-    others: Mapping[str, Mapping[str, Any]] | None = None,
+    given: Mapping[str, str], selected: Defaults, others: Defaults | None = None
 ) -> dict[str, dict[str, Any]]:
     """Sort new values to the notebooks that have such a parameter, and check them.
 
@@ -78,9 +67,8 @@ def assign_parameters(
         if not owners:
             raise PipelineError(_explain_unknown(name, selected, others or {}))
         for notebook in owners:
-            assigned[notebook][name] = _parse_value(
-                name, text, selected[notebook][name]
-            )
+            default = selected[notebook][name]
+            assigned[notebook][name] = _parse_value(name, text, default)
     return assigned
 
 
@@ -89,9 +77,10 @@ def _evaluate_assignments(source: str, notebook: Path) -> dict[str, Any]:
     try:
         for statement in ast.parse(source).body:
             match statement:
-                case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                    defaults[name] = ast.literal_eval(value)
-                case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                case (
+                    ast.Assign(targets=[ast.Name(id=name)], value=value)
+                    | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+                ):
                     defaults[name] = ast.literal_eval(value)
                 case ast.Expr(value=ast.Constant()):
                     pass  # a docstring
@@ -105,25 +94,19 @@ def _evaluate_assignments(source: str, notebook: Path) -> dict[str, Any]:
     return defaults
 
 
-def _explain_unknown(
-    name: str,
-    selected: Mapping[str, Mapping[str, Any]],
-    others: Mapping[str, Mapping[str, Any]],
-) -> str:
+def _explain_unknown(name: str, selected: Defaults, others: Defaults) -> str:
     elsewhere = [notebook for notebook in others if name in others[notebook]]
     if elsewhere:
         return (
             f"{name} is a parameter of {', '.join(elsewhere)}, which is not among the "
             f"notebooks to run ({', '.join(selected)})"
         )
-    known = sorted({known for defaults in selected.values() for known in defaults})
-    if not known:
-        return f"unknown parameter {name}: {', '.join(selected)} has no parameters"
-    by_lower_case = {known_name.lower(): known_name for known_name in known}
-    near = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.5)
+    known = {known.lower(): known for each in selected.values() for known in each}
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     if near:
-        return f"unknown parameter {name}: did you mean {by_lower_case[near[0]]}?"
-    return f"unknown parameter {name}: there are {', '.join(known)}"
+        return f"unknown parameter {name}: did you mean {known[near[0]]}?"
+    there = ", ".join(sorted(known.values())) or "none"
+    return f"unknown parameter {name}: there are {there}"
 
 
 def _parse_value(name: str, text: str, default: Any) -> Any:
@@ -138,24 +121,12 @@ def _parse_value(name: str, text: str, default: Any) -> Any:
         return value if isinstance(value, str) else text
     if isinstance(default, float) and type(value) is int:
         return float(value)
-    if isinstance(default, tuple) and isinstance(value, list):
-        return tuple(value)
-    if type(value) is not type(default) or not _has_items_like(value, default):
-        raise PipelineError(
-            f"parameter {name}: {text!r} won't do, a value like {_show(default)} "
-            "is expected"
-        )
-    return value
-
-
-def _has_items_like(value: Any, default: Any) -> bool:
-    if not isinstance(default, list) or not default:
-        return True
-    kinds = {type(item) for item in default}
-    return all(type(item) in kinds for item in value)
-
-
-def _show(default: Any) -> str:
-    if isinstance(default, list | tuple):
-        return repr("[" + ", ".join(str(item) for item in default) + "]")
-    return yaml.safe_dump(default, default_flow_style=True).split("\n")[0]
+    items = {type(item) for item in default} if isinstance(default, list) else set()
+    if type(value) is type(default) and (
+        not items or all(type(item) in items for item in value)
+    ):
+        return value
+    shown = yaml.safe_dump(default, default_flow_style=True).split("\n")[0]
+    raise PipelineError(
+        f"parameter {name}: {text!r} won't do, a value like {shown} is expected"
+    )

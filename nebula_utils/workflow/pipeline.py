@@ -51,13 +51,11 @@ class Run:
     """What came of a step; ``seconds`` is the wall time of its last execution."""
 
     name: str
-    executed: Path
-    html: Path
     seconds: float
     skipped: bool
 
 
-def find_notebooks(names: Sequence[str] = (), folder: Path | None = None) -> list[Path]:
+def find_notebooks(names: Sequence[str] = ()) -> list[Path]:
     """Return the named notebooks in the order of their file names.
 
     Parameters
@@ -65,22 +63,15 @@ def find_notebooks(names: Sequence[str] = (), folder: Path | None = None) -> lis
     names : sequence of str
         Each a number (``04``, ``4``), a stem (``04_training``) or a file name; none
         means all.
-    folder : Path, optional
-        Where the numbered notebooks are; default: ``notebooks/``.
-
-    Returns
-    -------
-    list of Path
 
     Raises
     ------
     PipelineError
         If a name fits no notebook, or there are none at all.
     """
-    folder = folder or config.NOTEBOOKS
-    there = sorted(folder.glob("[0-9]*.ipynb"))
+    there = sorted(config.NOTEBOOKS.glob("[0-9]*.ipynb"))
     if not there:
-        raise PipelineError(f"there are no numbered notebooks in {folder}")
+        raise PipelineError(f"there are no numbered notebooks in {config.NOTEBOOKS}")
     chosen = set()
     for name in names:
         stem = Path(name).name.removesuffix(".ipynb")
@@ -97,7 +88,6 @@ def plan_run(
     names: Sequence[str] = (),
     parameters: Mapping[str, str] | None = None,
     out: Path | None = None,
-    folder: Path | None = None,
 ) -> list[Step]:
     """Choose the notebooks and check every parameter, before anything runs.
 
@@ -109,33 +99,24 @@ def plan_run(
         Parameter name → value as typed; goes to each chosen notebook that has it.
     out : Path, optional
         Folder for everything that is written, instead of ``reports/``.
-    folder : Path, optional
-        Where the notebooks are; default: ``notebooks/``.
-
-    Returns
-    -------
-    list of Step
 
     Raises
     ------
     PipelineError
         For a missing notebook, an unknown parameter or a value of the wrong type.
     """
-    chosen = find_notebooks(names, folder)
-    defaults = {path.stem: read_parameters(path) for path in chosen}
-    others = {
-        path.stem: read_parameters(path)
-        for path in find_notebooks((), folder)
-        if path not in chosen
-    }
-    assigned = assign_parameters(parameters or {}, defaults, others)
-    steps = []
-    for path in chosen:
-        new = assigned[path.stem]
-        if out is not None and OUT_PARAMETER in defaults[path.stem]:
-            new[OUT_PARAMETER] = str(out.resolve())
-        steps.append(Step(path, new, {**defaults[path.stem], **new}))
-    return steps
+    chosen = find_notebooks(names)
+    known = {path.stem: read_parameters(path) for path in find_notebooks()}
+    defaults = {path.stem: known.pop(path.stem) for path in chosen}
+    assigned = assign_parameters(parameters or {}, defaults, others=known)
+    if out is not None:
+        for name in defaults:
+            if OUT_PARAMETER in defaults[name]:
+                assigned[name][OUT_PARAMETER] = str(out.resolve())
+    return [
+        Step(path, assigned[path.stem], defaults[path.stem] | assigned[path.stem])
+        for path in chosen
+    ]
 
 
 def run_steps(
@@ -156,10 +137,6 @@ def run_steps(
         Backbone name → SHA-256 of its weights: an input like the others.
     force : bool, default=False
         Run them all.
-
-    Returns
-    -------
-    list of Run
 
     Raises
     ------
@@ -190,33 +167,19 @@ def run_steps(
                     _execute(step, executed)
                 exports.append(exporter.submit(export_html, executed))
             seconds = record.notebooks[step.name]["seconds"]
-            html = executed.with_suffix(".html")
-            runs.append(Run(step.name, executed, html, seconds, skipped))
+            runs.append(Run(step.name, seconds, skipped))
         for export in exports:
             export.result()
     return runs
 
 
-def export_html(executed: Path) -> Path:
-    """Write an executed notebook as a web page beside it.
-
-    Parameters
-    ----------
-    executed : Path
-        The executed copy.
-
-    Returns
-    -------
-    Path
-        The page, with the pictures in it.
-    """
+def export_html(executed: Path) -> None:
+    """Write an executed notebook as a web page beside it, pictures included."""
     from nbconvert import HTMLExporter
 
     page, _ = HTMLExporter().from_filename(str(executed))
-    path = executed.with_suffix(".html")
-    with write_atomic(path) as temporary:
+    with write_atomic(executed.with_suffix(".html")) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    return path
 
 
 class _KernelManager(AsyncKernelManager):

@@ -168,19 +168,10 @@ def _stat(path: Path) -> tuple[int, int]:
 
 
 def describe_git(repository: Path = config.REPOSITORY) -> dict[str, Any]:
-    """Return the revision that stands in a working tree.
+    """Return the revision that stands in a working tree, and whether it is ``dirty``.
 
-    Parameters
-    ----------
-    repository : Path
-        A git working tree.
-
-    Returns
-    -------
-    dict
-        ``revision`` (40 hexadecimal digits, or None outside git) and ``dirty``
-        (True if a tracked file outside ``reports/``, which every run rewrites,
-        differs from it; None outside git).
+    Files in ``reports/`` don't count, as every run rewrites them; outside git both are
+    None.
     """
     revision = _git(repository, "rev-parse", "HEAD")
     if revision is None:

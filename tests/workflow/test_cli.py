@@ -377,7 +377,7 @@ def test_run_writes_provenance_and_prints_the_report(monkeypatch, capsys, tmp_pa
     from nebula_utils.workflow import pipeline
 
     step = pipeline.Step(tmp_path / "05_x.ipynb", {}, {"SEED": 3, "BACKBONE": "net"})
-    run = pipeline.Run("05_x", tmp_path, tmp_path, 1.25, skipped=False)
+    run = pipeline.Run("05_x", 1.25, skipped=False)
     monkeypatch.setattr(pipeline, "plan_run", lambda *_: [step])
     monkeypatch.setattr(pipeline, "run_steps", lambda *_, force: [run])
     _fake_module(

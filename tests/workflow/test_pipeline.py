@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import nbformat
 import pytest
 
+from nebula_utils import config
 from nebula_utils.errors import PipelineError
 from nebula_utils.files import hold_lock
 from nebula_utils.workflow import pipeline, provenance
@@ -33,10 +34,11 @@ def _write(path, parameters, *sources):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, monkeypatch):
     """Two tiny notebooks, the second reading what the first writes."""
     notebooks = tmp_path / "notebooks"
     notebooks.mkdir()
+    monkeypatch.setattr(config, "NOTEBOOKS", notebooks)
     _write(notebooks / "01_first.ipynb", 'N = 1\nREPORTS = "../reports"', FIRST)
     _write(notebooks / "02_second.ipynb", 'REPORTS = "../reports"', SECOND)
     return notebooks
@@ -44,7 +46,7 @@ def folder(tmp_path):
 
 def _run(folder, *names, out=None, force=False, **given):
     reports = out or folder.parent / "reports"
-    steps = pipeline.plan_run(names, given, out, folder)
+    steps = pipeline.plan_run(names, given, out)
     runs = pipeline.run_steps(steps, reports, force=force)
     return [run.name for run in runs if not run.skipped]
 
@@ -73,31 +75,32 @@ def fake_papermill(monkeypatch):
 @pytest.mark.parametrize("name", ["02", "2", "02_second", "notebooks/02_second.ipynb"])
 def test_notebooks_are_found_by_number_and_name(folder, name):
     """However one writes it."""
-    (found,) = pipeline.find_notebooks([name], folder)
+    (found,) = pipeline.find_notebooks([name])
     assert found.stem == "02_second"
 
 
 def test_a_missing_notebook_is_named_with_those_there_are(folder):
     """And nothing runs."""
     with pytest.raises(PipelineError, match="no notebook '07'.*01_first, 02_second"):
-        pipeline.plan_run(["01", "07"], folder=folder)
+        pipeline.plan_run(["01", "07"])
 
 
-def test_an_empty_folder_is_an_error(tmp_path):
+def test_an_empty_folder_is_an_error(tmp_path, monkeypatch):
     """A run of nothing must not look like a success."""
+    monkeypatch.setattr(config, "NOTEBOOKS", tmp_path)
     with pytest.raises(PipelineError, match="no numbered notebooks"):
-        pipeline.plan_run(folder=tmp_path)
+        pipeline.plan_run()
 
 
 def test_the_order_is_that_of_the_file_names(folder):
     """Whatever the order of the arguments."""
-    steps = pipeline.plan_run(["02", "01"], folder=folder)
+    steps = pipeline.plan_run(["02", "01"])
     assert [step.name for step in steps] == ["01_first", "02_second"]
 
 
 def test_out_replaces_the_reports_parameter(folder, tmp_path):
     """Everything a notebook writes goes to the other folder."""
-    steps = pipeline.plan_run(out=tmp_path / "elsewhere", folder=folder)
+    steps = pipeline.plan_run(out=tmp_path / "elsewhere")
     for step in steps:
         assert step.overrides == {"REPORTS": str(tmp_path / "elsewhere")}
 
@@ -150,7 +153,7 @@ def test_a_result_changed_by_hand_is_made_again(folder, fake_papermill):
 def test_new_weights_run_everything(folder, fake_papermill):
     """Weights are an input like the others."""
     _run(folder)
-    steps = pipeline.plan_run(folder=folder)
+    steps = pipeline.plan_run()
     runs = pipeline.run_steps(steps, folder.parent / "reports", {"net": "0" * 64})
     assert not any(run.skipped for run in runs)
 

@@ -1,5 +1,6 @@
 """The lock, pyproject.toml and environment.yml name the same environment."""
 
+import importlib.metadata
 import os
 import re
 import shutil
@@ -161,3 +162,13 @@ def test_no_program_of_ours_calls_sudo():
     call = re.compile(r"""sudo -|["']sudo["']|exec sudo|^\s*@?sudo """, re.M)
     found = [path for path in files if path.is_file() and call.search(path.read_text())]
     assert found == []
+
+
+def test_compiled_packages_are_locked_for_every_python():
+    """A lock made where one wheel lay in a local folder would fit one Python only."""
+    blocks = re.split(r"\n(?=[a-z0-9])", LOCK)[1:]
+    hashes = {block.split("==")[0]: block.count("--hash=") for block in blocks}
+    for found in importlib.metadata.distributions():
+        name = re.sub(r"[-_.]+", "-", found.metadata["Name"]).lower()
+        if "Root-Is-Purelib: false" in (found.read_text("WHEEL") or ""):
+            assert hashes.get(name, 3) >= 3, name
