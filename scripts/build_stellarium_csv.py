@@ -34,6 +34,11 @@ _log = logging.getLogger("build_stellarium_csv")
 CORRECTIONS = config.DATA / "stellarium_corrections.csv"
 PACKAGE_LICENCE = "GPL-2.0-or-later (package)"
 _NUMBERS = ["ra_deg", "dec_deg", "size_arcmin"]
+COLUMNS = (
+    *("file", "pixel_sha256", "nebula", "class", "accept", "other_kind", "use"),
+    *("reason", "ra_deg", "dec_deg", "size_arcmin", "credit", "licence"),
+    *("label_source", "label_note"),
+)
 # What a JSON text of Stellarium's may hold that JSON doesn't allow. Strings come
 # first, so that "//" in an address is not taken for a comment.
 _ODDITIES = re.compile(
@@ -316,9 +321,9 @@ def check(table: pd.DataFrame) -> None:
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write the columns in their order, one row a texture, sorted by file."""
-    table = table[[*stellarium.COLUMNS, "label_note"]].sort_values("file")
+    table = table.rename(columns={"label": "class"})[[*COLUMNS]].sort_values("file")
     # Rows of newer releases, known from copies only, are by hand: they stay.
-    known = stellarium.read_table()
+    known = pd.read_csv(stellarium.TABLE, dtype=str, keep_default_na=False)
     table = pd.concat([table, known[known["use"] == "newer"]])
     with write_atomic(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")

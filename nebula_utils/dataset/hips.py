@@ -24,9 +24,10 @@ import requests
 from nebula_utils.catalogue.table import read_catalogue, resolve
 from nebula_utils.config import NEBULA_TYPES, RANDOM_STATE, cache_dir
 from nebula_utils.dataset import download
-from nebula_utils.dataset.photos import make_manifest
+from nebula_utils.dataset.manifest import NUMBERS
+from nebula_utils.dataset.photos import make_manifest, read_rows
 from nebula_utils.dataset.screening import find_emptiness
-from nebula_utils.dataset.stellarium import read_table
+from nebula_utils.dataset.stellarium import TABLE
 from nebula_utils.errors import SourceError
 from nebula_utils.files import compute_sha256, hold_lock, seal, unseal, write_atomic
 
@@ -40,7 +41,7 @@ MIN_SIDE, MAX_SIDE = 64, 2048  # px of a cutout
 BYTES_PER_PIXEL = 0.3  # of a JPEG; a guess for the dry run
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 _DIGITS = 8  # of the digests in file names
-_TARGET = ("name", "type", "ra_deg", "dec_deg", "size_arcmin")
+_TARGET = ("name", "type", *NUMBERS)
 
 _log = logging.getLogger(__name__)
 
@@ -278,7 +279,9 @@ def _name_file(row: Any) -> str:
 
 def _choose_other(n_targets: int) -> pd.DataFrame:
     """Choose galaxies, clusters and star fields that Stellarium has textures of."""
-    table = read_table().rename(columns={"nebula": "name", "label": "type"})
+    table = pd.DataFrame(read_rows(TABLE))
+    table = table.rename(columns={"nebula": "name", "class": "type"})
+    table[list(NUMBERS)] = table[list(NUMBERS)].apply(pd.to_numeric)
     table = table[table["other_kind"] != ""].drop_duplicates("name")
     mixed = table.sample(frac=1, random_state=RANDOM_STATE)
     turn = mixed.groupby("other_kind").cumcount().sort_values(kind="stable")

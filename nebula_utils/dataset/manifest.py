@@ -216,9 +216,9 @@ def list_left_out(screened: Screened) -> pd.DataFrame:
     """
     tables = [screened.left_out]
     if (screened.manifest["source"] == "stellarium").any():
-        from nebula_utils.dataset import stellarium
+        from nebula_utils.dataset import photos, stellarium
 
-        table = stellarium.read_table()
+        table = pd.DataFrame(photos.read_rows(stellarium.TABLE))
         held = table[table["use"] == "no"]
         names = "stellarium/" + held["file"].str.removesuffix(".png")
         about = {"image_id": names, "reason": "label", "detail": held["reason"]}

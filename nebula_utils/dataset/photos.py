@@ -28,7 +28,6 @@ from nebula_utils.config import (
     PICTURE_SUFFIXES,
 )
 from nebula_utils.dataset.manifest import COLUMNS, NUMBERS
-from nebula_utils.dataset.stellarium import fetch_textures
 from nebula_utils.errors import SourceError
 
 logger = logging.getLogger(__name__)
@@ -113,7 +112,15 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         raise SourceError(f"{path} can't be read as a CSV table: {error}") from error
     if "file" not in table and "id" not in table:
         raise SourceError(f"{path} has no column 'file': add it, one picture a row")
-    rows = table.apply(lambda column: column.str.strip()).to_dict("records")
+    table = table.apply(lambda column: column.str.strip())
+    for column in set(NUMBERS) & set(table):
+        wrong = pd.to_numeric(table[column], errors="coerce").isna() & table[column].ne(
+            ""
+        )
+        if wrong.any():
+            text = table.loc[wrong, column].iloc[0]
+            raise SourceError(f"{path}: {text!r} in column {column} is no number")
+    rows = table.to_dict("records")
     for line, row in enumerate(rows, start=2):
         name = row.get("class", "")
         if "file" in row:
@@ -223,7 +230,9 @@ def load_everyday() -> pd.DataFrame:
 
 
 def _find_origin(name: str) -> Path | None:
-    if name == "stellarium":
+    if name == "stellarium":  # whose module needs this one
+        from nebula_utils.dataset.stellarium import fetch_textures
+
         return fetch_textures().parent.parent
     spec = importlib.util.find_spec(name)
     return Path(spec.origin).parent if spec is not None and spec.origin else None
@@ -233,7 +242,7 @@ def _make_row(row: Mapping[str, str]) -> dict[str, Any]:
     file, named = PurePosixPath(row["file"]), row.get("nebula", "")
     label, kind = match_class(row.get("class") or file.parts[0]) or (OTHER, "")
     also = [name.strip() for name in row.get("accept", "").split("|")]
-    also = [name for name in also if name in NEBULA_TYPES and name != label]
+    also = [name for name in also if name in CLASS_NAMES and name != label]
     name = guess_nebula(named, counted=False) if named else guess_nebula(file.stem)
     nebula = find(name)
     if label == OTHER and not row.get("other_kind"):

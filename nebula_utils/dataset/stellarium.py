@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from nebula_utils import config
 from nebula_utils.dataset import screening
+from nebula_utils.dataset.photos import make_manifest, read_rows
 from nebula_utils.errors import CacheError, ImageError, SourceError
 from nebula_utils.files import explain_write_error, hold_lock, load_or_compute
 from nebula_utils.images import reading
@@ -34,12 +35,6 @@ TEXTURES = Path("nebulae", "default")
 LANDSCAPES = "landscapes"
 
 TABLE = config.DATA / "stellarium.csv"
-COLUMNS = (
-    *("file", "pixel_sha256", "nebula", "label", "accept", "other_kind", "use"),
-    *("reason", "ra_deg", "dec_deg", "size_arcmin", "credit", "licence"),
-    "label_source",
-)
-_NUMBERS = ["ra_deg", "dec_deg", "size_arcmin"]
 PERCEPTUAL = "phash:"  # begins the hash of a picture that is known from a copy only
 _N_THREADS = 4  # decoding PNG lets go of Python's lock
 
@@ -78,50 +73,29 @@ def load_stellarium(
         If there are no textures and they can't be fetched, or none is known.
     """
     folder = (Path(folder) if folder else fetch_textures()).resolve()
-    table = read_table(TABLE)
-    table = table[table["use"] == ("newer" if newer else "yes")].sort_values("file")
-    paths = table["file"].map(lambda name: folder / name)
-    there = paths.map(Path.is_file).astype(bool)
-    _warn(table[~there], "missing in", folder)
-    table, paths = table[there], paths[there]
-    same = _check_pixels(list(paths), list(table["pixel_sha256"]))
-    _warn(table[~same], "not the labelled pictures in", folder)
-    if not same.any():
+    use = "newer" if newer else "yes"
+    rows = sorted(
+        (row for row in read_rows(TABLE) if row["use"] == use),
+        key=lambda row: row["file"],
+    )
+    there = [row for row in rows if (folder / row["file"]).is_file()]
+    paths = [folder / row["file"] for row in there]
+    same = _check_pixels(paths, [row["pixel_sha256"] for row in there])
+    known = [row for row, sound in zip(there, same, strict=True) if sound]
+    for what, n in (
+        ("missing", len(rows) - len(there)),
+        ("not the labelled pictures", len(there) - len(known)),
+    ):
+        if n:
+            _log.warning("%d textures are %s in %s and left out", n, what, folder)
+    if not known:
         wanted = "26.3" if newer else f"{TAG.removeprefix('v')} to 24.3"
         raise SourceError(
             f"{folder} holds none of the textures that {TABLE.name} describes: use "
             f"Stellarium {wanted}, or unset STELLARIUM_DATA to have them looked for "
             "or fetched"
         )
-    source = "stellarium-newer" if newer else "stellarium"
-    about = {"path": paths.map(str), "source": source, "flag": ""}
-    table = table.assign(image_id=f"{source}/" + table["file"], **about)[same]
-    table["image_id"] = table["image_id"].str.removesuffix(".png")
-    return table.sort_values("image_id", ignore_index=True)
-
-
-def read_table(path: Path = TABLE) -> pd.DataFrame:
-    """Read data/stellarium.csv, explained in data/README.md: what each texture shows.
-
-    Returns
-    -------
-    DataFrame
-        One row a texture; empty text is "", unknown numbers are NaN.
-
-    Raises
-    ------
-    SourceError
-        If the file is missing, lacks a column, or has text where a number belongs.
-    """
-    try:
-        table = pd.read_csv(path, keep_default_na=False, dtype=str)
-        missing = [column for column in COLUMNS if column not in table.columns]
-        if missing:
-            raise SourceError(f"{path} has no column {', '.join(missing)}")
-        table[_NUMBERS] = table[_NUMBERS].apply(pd.to_numeric).astype(float)
-    except (OSError, ValueError) as error:
-        raise SourceError(f"can't read {path}: {error}") from error
-    return table
+    return make_manifest(known, folder, "stellarium-newer" if newer else "stellarium")
 
 
 def fetch_textures() -> Path:
@@ -165,14 +139,6 @@ def list_places() -> list[Path]:
         if os.environ.get(variable):
             places.append(Path(os.environ[variable], "Stellarium"))
     return places
-
-
-def _warn(rows: pd.DataFrame, what: str, folder: Path) -> None:
-    if len(rows):
-        names = ", ".join(rows["file"].head(5)) + (", …" if len(rows) > 5 else "")
-        _log.warning(
-            "%d textures are %s %s and left out: %s", len(rows), what, folder, names
-        )
 
 
 def _check_pixels(paths: list[Path], expected: list[str]) -> np.ndarray:

@@ -293,7 +293,7 @@ def test_each_default_image_is_tied_to_the_catalogue_or_says_why_not():
     found = images["nebula"].map(catalogue.find)
     names = [nebula.name if nebula else "" for nebula in found]
     tied = images["nebula"] == names
-    assert set(images.loc[~tied, "label"]) == {config.OTHER}
+    assert set(images.loc[~tied, "class"]) == {config.OTHER}
     assert set(images.loc[~tied, "other_kind"]) == {"galaxy", "cluster", "star_field"}
     by_hand = images[~tied & images["label_source"].eq("hand")]
     assert by_hand["label_note"].ne("").all()

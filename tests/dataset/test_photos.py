@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from nebula_utils.config import CLASS_NAMES
-from nebula_utils.dataset import photos
+from nebula_utils.dataset import photos, stellarium
 from nebula_utils.dataset.manifest import COLUMNS, check_manifest
 from nebula_utils.errors import CatalogueError, SourceError
 
@@ -165,6 +165,9 @@ def test_bad_manifests_are_refused(folder):
     write_manifest(place, "name\na\n")
     with pytest.raises(SourceError, match="no column 'file'"):
         photos.load_photos(place)
+    write_manifest(place, "file,class,ra_deg\ndark/a.png,dark,05h34m\n")
+    with pytest.raises(SourceError, match="'05h34m' in column ra_deg is no number"):
+        photos.load_photos(place)
     (place / "manifest.csv").write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(SourceError, match="can't be read"):
         photos.load_photos(place)
@@ -229,7 +232,9 @@ def test_outside_folders_load(shared):
 
 def test_everyday_photos_are_of_this_machine(monkeypatch, tmp_path):
     """Bundled photos alone, where Stellarium has no landscapes; one place, one name."""
-    monkeypatch.setattr(photos, "fetch_textures", lambda: tmp_path / "nebulae/default")
+    monkeypatch.setattr(
+        stellarium, "fetch_textures", lambda: tmp_path / "nebulae/default"
+    )
     table = photos.load_everyday()
     check_manifest(table)
     assert set(table["other_kind"]) == {"everyday"} and len(table) == 19
