@@ -50,6 +50,7 @@ lab: $(STAMP) ## open the notebooks in JupyterLab on 127.0.0.1
 	  --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
 	  --ServerApp.tornado_settings="{'websocket_max_message_size': 104857600}" \
 	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
+	  --LabApp.app_settings_dir="$(CURDIR)/nebula_utils/classifier/static/lab" \
 	  --LabApp.news_url=None --LabApp.default_url=/lab/tree/notebooks
 
 app: $(STAMP) ## serve the classifier as a web page on 127.0.0.1 (PORT=8866)

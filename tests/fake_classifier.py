@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nebula_utils.features.backbone import Backbone
 
 STRIP = ("grey", "red")
-SURE = Certainty(0.4, 0.6, 0.9, "pictures by other photographers")
+SURE = Certainty(0.5, 0.6, 0.9, "pictures by other photographers")
 
 
 class MapBackbone:

@@ -51,9 +51,12 @@ def render_table(rows: Sequence[Row]) -> str:
     )
     body = "".join(_render_row(i, row) for i, row in enumerate(rows))
     unsure = sum(not _is_sure(row) for row in rows)
-    return (
+    check = (
         "<label class='nebula-check'><input type='checkbox' class='nebula-filter'> "
         f"only the {unsure} without a sure answer</label>"
+    )
+    return (
+        f"{check if unsure else ''}"
         "<div class='nebula-wide'><table class='nebula-table'>"
         f"<caption>All answers</caption><thead><tr>{heads}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browsing import FAINT, PATIENCE, Server, open_page, take_screenshot, upload
+from browsing import FAINT, PATIENCE, START, Server, open_page, take_screenshot, upload
 from odd_pictures import make_good
 
 from nebula_utils import config
@@ -115,7 +115,7 @@ def test_leaving_ends_the_process(server: Server, browser) -> None:
     before = server.log.read_text().count("Kernel shutdown")
     guest = browser.new_page()
     guest.goto(server.url)
-    guest.wait_for_selector(".nebula-drop", timeout=PATIENCE)
+    guest.wait_for_selector(".nebula-drop", timeout=START * 1000)
     guest.goto("about:blank")
     wait_for_log(server, "Kernel shutdown", before + 1)
     guest.close()
