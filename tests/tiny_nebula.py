@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from conftest import FakeBackbone
+from synthetic import FakeBackbone
 
 from nebula_utils import config
 from nebula_utils.features import extraction

@@ -7,8 +7,8 @@ import imagehash
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import draw_nebula
 from PIL import Image
+from synthetic import draw_nebula
 
 from nebula_utils.dataset import screening
 from nebula_utils.dataset.photos import load_photos
