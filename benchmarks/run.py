@@ -6,64 +6,112 @@ about the code.
 """
 
 import argparse
-import importlib
 import logging
 import os
 import platform
+import statistics
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from measuring import N_CORES, Options, Row, fail
+import work
+from tqdm import tqdm
 
 from nebula_utils import config
+from nebula_utils.features.engines import count_cores
 from nebula_utils.files import write_atomic
 from nebula_utils.report.tables import fill_block, quote_benchmarks
 
-# Which module measures which rows. A module is imported when its turn comes, so that a
-# broken one costs its own rows only.
-MODULES = {
-    "photo_rows": {
-        "photos": "photos to a trained head: whole processes, nothing cached",
-        "features": "features of photos, nothing cached, in float32 and bfloat16",
-        "warm": "the same features from the cache",
-        "head": "training the head, and the loss it reaches",
-    },
-    "fidelity_rows": {
-        "fidelity": "what reduced decoding and bfloat16 change in the embeddings",
-    },
-    "study_rows": {
-        "validation": "all fits of a cross-validation by nebula",
-        "intervals": "intervals by resampling nebulae",
-    },
-    "answer_rows": {
-        "upload": "one answer of the page (needs reports/model)",
-        "process": "one `nebula classify` process (needs reports/model)",
-    },
-    "scaling_rows": {
-        "scaling": "memory and time of `nebula extract` on many small pictures",
-    },
-}
-NAMES = {name: about for names in MODULES.values() for name, about in names.items()}
-ROUNDS, N_PHOTOS = 5, 630
+
+class Row(NamedTuple):
+    """A figure: ``a`` over ``b``, or ``a`` alone, of functions of `work`."""
+
+    work: str
+    baseline: str
+    a: str
+    b: str = ""
+    goal: float | None = None
+    unit: str = "×"
+    at_most: bool = False
+
+
+TRAIN = "{n} photos → trained head, cold, whole process"
+COLD = "features of {n} photos, cold"
+FORWARD = "forward passes alone"
+KERAS = "Keras `predict` on the same photos"
+SMALL = "`nebula extract` of {k} small pictures"
+ANSWER = "one upload, warm, strip included"
+PROCESS = "one `nebula classify` process"
+ORIGINAL = "the original's way, whole process"
+NEW_PROCESS = "a new process with TensorFlow and the frozen graph, as the original's"
+
+ROWS = [
+    Row(TRAIN, ORIGINAL, "original", "ours", 10),
+    Row(f"{TRAIN}, fast engine", ORIGINAL, "original", "ours-fast", 15),
+    Row(TRAIN, "Keras `predict`, logistic regression", "keras", "ours", 2),
+    Row(COLD, KERAS, "keras:features", "cold", 3.5),
+    Row(f"{COLD}, fast engine", KERAS, "keras:features", "cold-fast", 6),
+    Row(COLD, "the original's bottleneck stage", "original:bottlenecks", "cold"),
+    Row(COLD, "the floor: decoding alone + forward alone", "cold", "floor", 1.1)
+    ._replace(at_most=True),
+    Row(f"{COLD}, fast engine", "its floor", "cold-fast", "floor-fast", 1.1)
+    ._replace(at_most=True),
+    Row("the floor: decoding alone", "the floor", "floor:decoding"),
+    Row("the floor, fast engine: decoding alone", "its floor", "floor-fast:decoding"),
+    Row(f"{COLD}: wall time", "its CPU time ÷ cores", "cold:idle", "", 1.15)
+    ._replace(at_most=True),
+    Row("features of {n} photos, warm (stored)", "the same, cold", "cold", "warm"),
+    Row("… forward passes and decoded photos", "none", "warm:done", "", 0, "", True),
+    Row(FORWARD, "none", "floor:rate", "", None, "pictures/s"),
+    Row(f"{FORWARD}, fast engine", FORWARD, "floor-fast:rate", "floor:rate"),
+    *(
+        Row(FORWARD, title, "floor:rate", f"peer-{name}:rate")
+        for name, title in {
+            "keras": "Keras `predict`",
+            "tfhub": "plain TF-Hub",
+            "litert": "LiteRT alone, batches of 32",
+            "onnxruntime": "ONNX Runtime",
+            "openvino": "OpenVINO float32",
+            "openvino_bf16": "OpenVINO, bfloat16 throughout",
+        }.items()
+    ),
+    Row("reduced decoding of 96 textures: median cosine", "full, antialiased",
+        "fidelity:median", "", 0.999, ""),
+    Row("reduced decoding of 96 textures: worst cosine", "full, antialiased",
+        "fidelity:worst", "", 0.99, ""),
+    Row("fast engine: median cosine", "float32", "fidelity_fast:median", "", 0.998, ""),
+    Row("fast engine: worst cosine", "float32", "fidelity_fast:worst", "", 0.99, ""),
+    Row(ANSWER, NEW_PROCESS, "original_upload", "upload", 50),
+    Row(ANSWER, "none", "upload", "", 0.080, "s", True),
+    Row(PROCESS, NEW_PROCESS, "original_upload", "process"),
+    Row(PROCESS, "none", "process", "", 0.5, "s", True),
+    *(
+        Row(f"{SMALL.format(k=f'{n:,}')}: largest memory", "none", f"many-{n}:MB", "",
+            600, "MB", True)
+        for n in (10_000, 50_000)
+    ),
+    Row(f"{SMALL.format(k='50,000')}: time a picture", "of 10,000", "many-50000:each",
+        "many-10000:each", 1.1, "×", True),
+    Row(f"{SMALL.format(k='10,000')}, Dask with 1 process", "none", "cluster-1:rate",
+        "", None, "pictures/s"),
+    Row(f"{SMALL.format(k='10,000')}, Dask with 2 processes", "1 process",
+        "cluster-1", "cluster-2"),
+]  # fmt: skip
+ONCE = ("many", "cluster", "fidelity", "peer")  # too long for every round, or exact
 REPORT = config.REPORTS / "benchmarks.md"
 README = config.REPOSITORY / "README.md"
-
-EPILOG = f"""rows:
-{chr(10).join(f"  {name:<11}{about}" for name, about in NAMES.items())}
-
-examples:
-  make bench                                          everything, about 15 minutes
-  python benchmarks/run.py --rounds 1 --photos 40 --out /tmp/bench.md
-                                                      does it all work? a few minutes
-  python benchmarks/run.py --only upload intervals    some rows; printed, not written
+EPILOG = """examples:
+  make bench                                 everything, about 25 minutes
+  python benchmarks/run.py --rounds 1 --photos 40 --skip many cluster --out /tmp/b.md
+                                             does it all work? a few minutes
+  python benchmarks/run.py --only upload     some rows; printed, not written
 
 Run it on an idle machine: the report says how busy it was. Rows that could not be
-measured say why, and the others are written all the same. With the default report,
-the README's table is renewed, too."""
+measured say why. With the default report, the README's table is renewed, too."""
 
 
-def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -71,95 +119,114 @@ def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--rounds", type=read_count, default=ROUNDS, metavar="N", help="default: 5")
-    add(
-        "--photos",
-        type=read_count,
-        default=N_PHOTOS,
-        metavar="N",
-        help="2-megapixel photos that are generated, at least 20; default: 630",
-    )
-    add("--only", nargs="+", choices=NAMES, metavar="NAME", help="only these rows")
+    add("--rounds", type=int, default=5, metavar="N", help="default: 5")
+    add("--photos", type=int, default=630, metavar="N", help="at least 20")
+    add("--only", nargs="+", metavar="NAME", help="rows whose functions begin so")
+    add("--skip", nargs="+", default=[], metavar="NAME", help="not these")
     add("--out", type=Path, help="the report; default: reports/benchmarks.md")
-    args = parser.parse_args(given)
-    if args.photos < 20:
-        parser.error("--photos must be at least 20: the head has to learn something")
-    if args.out is None and not args.only:
+    args = parser.parse_args()
+    if args.photos < 20 or args.rounds < 1:
+        parser.error("give at least 20 photos and 1 round")
+    if args.out is None and not args.only and not args.skip:
         args.out = REPORT
     return args
 
 
-def read_count(text: str) -> int:
-    """Read a number of at least one."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
+def choose_rows(only: Sequence[str] | None, skip: Sequence[str]) -> list[Row]:
+    """Return the rows that are to be measured."""
+
+    def begins(row: Row, names: Sequence[str]) -> bool:
+        return any(f.startswith(tuple(names)) for f in (row.a, row.b) if f and names)
+
+    return [r for r in ROWS if (not only or begins(r, only)) and not begins(r, skip)]
 
 
-def describe_machine() -> str:
-    """Name system, processor and Python; no host."""
-    processor = platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-        models = [x.split(":")[1].strip() for x in lines if x.startswith("model name")]
-        processor = f"{models[0]} ({processor})" if models else processor
-    return (
-        f"{platform.system()}, {processor}, {N_CORES} cores, "
-        f"Python {platform.python_version()}"
+def measure(
+    bench: work.Bench, rows: Sequence[Row], rounds: int
+) -> dict[str, list[dict[str, float]] | str]:
+    """Run what the rows need in turns; return figures, or why there are none."""
+    names = [f.partition(":")[0] for row in rows for f in (row.a, row.b) if f]
+    found: dict[str, list[dict[str, float]] | str] = {n: [] for n in names}
+    turns = [(n, i) for i in range(rounds) for n in found]
+    turns = [(n, i) for n, i in turns if i == 0 or not n.startswith(ONCE)]
+    for name, _ in tqdm(turns, disable=None):
+        known = found[name]
+        if isinstance(known, str):
+            continue
+        try:
+            figures = work.find(name)(bench)
+        except Exception as error:  # after many minutes the other rows still count
+            logging.warning("%s failed: %s", name, error)
+            found[name] = " ".join(str(error).split()).replace("|", "/")[:120]
+            continue
+        known.append(figures if isinstance(figures, dict) else {"seconds": figures})
+    return found
+
+
+def judge(row: Row, found: dict[str, list[dict[str, float]] | str], n: int) -> str:
+    """Return the row's line of the report."""
+    columns = []
+    for name, _, figure in (f.partition(":") for f in (row.a, row.b) if f):
+        figures, sign = found[name], "≤" if row.at_most else "≥"
+        goal = "–" if row.goal is None else f"{sign} {row.goal:,g} {row.unit}".rstrip()
+        if isinstance(figures, str):
+            cells = (row.work, row.baseline, f"failed: {figures}", goal, "no")
+            return f"| {' | '.join(cells)} |".format(n=n)
+        columns.append([one[figure or "seconds"] for one in figures])
+    if row.b:  # what is done once is compared with what is done once
+        columns = [[a / b for a, b in zip(*columns, strict=False)]]
+    value = statistics.median(columns[0])
+    reached = (
+        value <= row.goal
+        if row.at_most and row.goal is not None
+        else (row.goal is not None and value >= row.goal)
+    )
+    verdict = "–" if row.goal is None else "yes" if reached else "no"
+    digits = 5 if "cosine" in row.work else 0 if value >= 100 else 2
+    measured = f"{value:,.{digits}f} {row.unit}".rstrip()
+    return f"| {row.work} | {row.baseline} | {measured} | {goal} | {verdict} |".format(
+        n=n
     )
 
 
-def measure_all(options: Options, names: Collection[str]) -> Iterator[list[Row]]:
-    """Yield the rows so far, after each module."""
-    rows: list[Row] = []
-    for module, known in MODULES.items():
-        wanted = [name for name in known if name in names]
-        if not wanted:
-            continue
-        try:
-            rows += importlib.import_module(module).measure(options, wanted)
-        except Exception as error:  # after many minutes the other rows still count
-            logging.warning("%s: %s", module, error, exc_info=True)
-            rows += [fail(known[name], "–", error) for name in wanted]
-        yield rows
-
-
-def write_report(rows: Sequence[Row], head: str) -> str:
-    """Return the report as Markdown."""
-    lines = ["# Benchmarks", "", head, ""]
-    lines += [f"| {' | '.join(Row._fields)} |", "|---" * len(Row._fields) + "|"]
-    lines += [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([*lines, ""])
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file whole."""
-    with write_atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+def describe(bench: work.Bench, rounds: int, load: float) -> str:
+    """Name processor, engines and how it was measured; no host."""
+    processor, cpuinfo = platform.machine(), Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        text = cpuinfo.read_text(encoding="utf-8")
+        name = text.partition("model name")[2].split("\n")[0].strip("\t :")
+        units = [u for u in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if u in text]
+        processor = f"{name or processor} ({', '.join(units)})"
+    return (
+        f"{platform.system()}, {processor}, {count_cores()} cores, Python "
+        f"{platform.python_version()}; {bench.network.engine.title}, fast engine "
+        f"{bench.fast.engine.title}; load before: {load:.1f}. Medians of {rounds} "
+        "interleaved rounds, written by `make bench`; photos are generated JPEGs of 2 "
+        "megapixels."
+    )
 
 
 def main() -> None:
-    """Measure, print, and write the report after each module."""
-    args = parse_arguments()
+    """Measure, print and write the report."""
+    args, load = parse_arguments(), os.getloadavg()[0]
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    rounds = f"{args.rounds} interleaved round{'s'[: args.rounds > 1]}"
-    head = (
-        f"{describe_machine()}; load before: {os.getloadavg()[0]:.1f}. Medians of "
-        f"{rounds}, written by `make bench`; "
-        "photos are generated JPEGs of 2 megapixels."
-    )
-    text = ""
+    rows = choose_rows(args.only, args.skip)
     with tempfile.TemporaryDirectory() as scratch:
-        options = Options(args.rounds, args.photos, Path(scratch))
-        for rows in measure_all(options, args.only or NAMES):
-            text = write_report(rows, head)
-            if args.out:
-                write_text(args.out, text)
+        bench = work.Bench(Path(scratch), args.photos)
+        found = measure(bench, rows, args.rounds)
+        about = describe(bench, args.rounds, load)
+    table = ["| work | baseline | measured | goal | reached |", "|---|---|---|---|---|"]
+    table += [judge(row, found, args.photos) for row in rows]
+    text = "\n".join(["# Benchmarks", "", about, "", *table, ""])
     print(text)
+    if args.out:
+        with write_atomic(args.out) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     if args.out == REPORT:
         readme = README.read_text(encoding="utf-8")
-        write_text(README, fill_block(readme, "benchmarks", quote_benchmarks(text)))
+        readme = fill_block(readme, "benchmarks", quote_benchmarks(text))
+        with write_atomic(README) as temporary:
+            temporary.write_text(readme, encoding="utf-8")
 
 
 if __name__ == "__main__":

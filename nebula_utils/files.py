@@ -6,7 +6,6 @@ import dataclasses
 import errno
 import functools
 import hashlib
-import importlib.metadata
 import json
 import logging
 import os
@@ -267,6 +266,8 @@ def _find_modules(name: str) -> list[Path]:
 
 @functools.cache
 def _find_version(name: str) -> str | None:
+    import importlib.metadata
+
     try:
         return importlib.metadata.version(INSTALLED_AS.get(name, name))
     except importlib.metadata.PackageNotFoundError:

@@ -21,13 +21,8 @@ from tqdm import tqdm
 
 from nebula_utils.config import cache_dir
 from nebula_utils.errors import BackboneError, ClusterError, NebulaError
-from nebula_utils.features.backbone import load_backbone
-from nebula_utils.features.extraction import (
-    Extractor,
-    Hashes,
-    extract_features,
-    hash_files,
-)
+from nebula_utils.features.backbone import Backbone, load_backbone
+from nebula_utils.features.extraction import Hashes, extract_features, hash_files
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +34,7 @@ CONNECTIONS = 5  # to the scheduler, one after the other, before giving up
 WORKERS_TIMEOUT = 600.0  # s that a queue may take to start the first worker
 DOWNLOADS = 16  # at once: an object store answers late, but many
 
-Loader = Callable[..., Extractor]
+Loader = Callable[..., Backbone]
 
 
 class Job(NamedTuple):
@@ -53,7 +48,7 @@ class Job(NamedTuple):
 
 def fill_store(
     paths: Sequence[Path | str],
-    backbone: Extractor,
+    backbone: Backbone,
     network: tuple[str, ...],
     scheduler: str = LOCAL,
     n_workers: int | None = None,
@@ -67,7 +62,7 @@ def fill_store(
     ----------
     paths : sequence of Path or str
         Files that all workers see, or addresses that fsspec opens.
-    backbone : Extractor
+    backbone : Backbone
         The feature extractor, as this machine has it.
     network : tuple of str
         What ``load`` takes: name and engine. Each worker loads it once.
@@ -103,7 +98,7 @@ def fill_store(
     embed = functools.partial(
         embed_shard, job=Job(network, backbone.sha256, place, load)
     )
-    outcomes = run_tasks(embed, tasks, scheduler, n_workers)
+    outcomes = _run_tasks(embed, tasks, scheduler, n_workers)
     broken = {i: s for i, s in outcomes.items() if isinstance(s, str)}
     if broken:
         raise ClusterError(_explain_broken(broken, tasks))
@@ -116,17 +111,7 @@ def fill_store(
 
 
 def embed_shard(paths: Sequence[str], job: Job) -> Hashes:
-    """Put the features of some pictures into the store, on a worker.
-
-    Raises
-    ------
-    BackboneError
-        If this worker has other weights or another version than the client.
-    CacheError
-        If the store can't be written.
-    OSError
-        If a picture's server fails; a picture that is not there is only noted.
-    """
+    """Put the features of some pictures into the store, on a worker."""
     backbone = _load_once(job.network, job.load)
     if backbone.sha256 != job.sha256:
         raise BackboneError(
@@ -141,22 +126,13 @@ def embed_shard(paths: Sequence[str], job: Job) -> Hashes:
     return hashes
 
 
-def run_tasks(
+def _run_tasks(
     function: Callable[[Any], Any],
     tasks: Sequence[Any],
     scheduler: str = LOCAL,
     n_workers: int | None = None,
 ) -> dict[int, Any]:
     """Call a function on each task on a cluster, whatever happens to the cluster.
-
-    Parameters
-    ----------
-    function : callable
-        Importable on the workers. It may be called twice for a task.
-    tasks : sequence
-        Its arguments.
-    scheduler, n_workers
-        As for `fill_store`.
 
     Returns
     -------
@@ -178,7 +154,7 @@ def run_tasks(
             waiting = [i for i in range(len(tasks)) if i not in outcomes]
             if not waiting:
                 return outcomes
-            with connect(scheduler, n_workers) as client:
+            with _connect(scheduler, n_workers) as client:
                 try:
                     for i, outcome in _stream(client, function, tasks, waiting):
                         outcomes[i] = outcome
@@ -195,14 +171,8 @@ def run_tasks(
 
 
 @contextlib.contextmanager
-def connect(scheduler: str, n_workers: int | None = None) -> Iterator[Any]:
-    """Give a client of a Dask cluster, whose first worker is there.
-
-    Raises
-    ------
-    ClusterError
-        If Dask is not installed, or the scheduler or a worker can't be had.
-    """
+def _connect(scheduler: str, n_workers: int | None = None) -> Iterator[Any]:
+    """Give a client of a Dask cluster, whose first worker is there."""
     try:
         import distributed
     except ImportError as error:
@@ -284,13 +254,13 @@ def _stream(
 _LOAD_LOCK = threading.Lock()  # a worker may have several threads
 
 
-def _load_once(network: tuple[str, ...], load: Loader) -> Extractor:
+def _load_once(network: tuple[str, ...], load: Loader) -> Backbone:
     with _LOAD_LOCK:
         return _load_cached(network, load)
 
 
 @functools.lru_cache(maxsize=1)
-def _load_cached(network: tuple[str, ...], load: Loader) -> Extractor:
+def _load_cached(network: tuple[str, ...], load: Loader) -> Backbone:
     return load(*network)
 
 

