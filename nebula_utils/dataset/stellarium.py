@@ -114,7 +114,7 @@ def fetch_textures() -> Path:
     CacheError
         If the cache can't be written.
     """
-    found = _find_chosen() or _find_installed() or _check(_cached_share())
+    found = find_textures()
     if found:
         return found
     root = config.cache_dir() / "stellarium"
@@ -124,6 +124,11 @@ def fetch_textures() -> Path:
             return _check(_cached_share()) or _fetch(root)
         except OSError as error:
             raise CacheError(explain_write_error(error, root)) from error
+
+
+def find_textures() -> Path | None:
+    """Return the folder of Stellarium's textures if they are here already."""
+    return _find_chosen() or _find_installed() or _check(_cached_share())
 
 
 def list_places() -> list[Path]:

@@ -447,7 +447,7 @@ def _read_with_pillow(stream: IO[bytes], kind: str, min_side: int | None) -> Dec
             f"the {kind} file is damaged or is cut off: its header can't be read"
         ) from error
     with picture:
-        scientific.check_size(*picture.size)
+        _check_cost(picture, kind)
         if kind == "TIFF" and max(_list_bits(picture)) > 12:
             try:
                 return _read_deep_tiff(stream, min_side)
@@ -463,7 +463,8 @@ def _load(picture: Image.Image, stream: IO[bytes], min_side: int | None) -> Deco
             picture.draft("RGB", (min_side, min_side))
     full = picture.size
     picture.load()
-    image, notes = _to_rgb(_turn_upright(picture), min_side)
+    _turn_upright(picture)
+    image, notes = _to_rgb(picture, min_side)
     scale = min(image.shape[:2]) / min(full)
     shift = (scale - 1) / 2
     to_shown = np.array([[scale, 0, shift], [0, scale, shift]])
@@ -500,11 +501,10 @@ def _register_heif() -> None:
     pillow_heif.register_heif_opener()
 
 
-def _turn_upright(picture: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # a damaged EXIF block does not make the picture useless
-        return picture
+def _turn_upright(picture: Image.Image) -> None:
+    # A damaged EXIF block does not make the picture useless.
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(picture, in_place=True)
 
 
 def _to_rgb(
@@ -516,16 +516,26 @@ def _to_rgb(
             array = array << (16 - min(16, max(_list_bits(picture))))
         found = scientific.develop(scientific.lay_out_array(array), min_side)
         return found.image, found.notes
-    transparent = picture.mode in ("LA", "La", "PA", "RGBA", "RGBa")
-    if transparent or "transparency" in picture.info:
+    if _is_transparent(picture):
         # Multiplied by its opacity: that is what lies over black.
         picture = picture.convert("RGBA").convert("RGBa")
-    else:
+    elif picture.mode != "RGB":
         picture = picture.convert("RGB")
     factor = min(picture.size) // min_side if min_side else 1
     if factor > 1:
         picture = picture.reduce(factor)
     return np.array(np.asarray(picture)[..., :3]), ()
+
+
+def _is_transparent(picture: Image.Image) -> bool:
+    layered = picture.mode in ("LA", "La", "PA", "RGBA", "RGBa")
+    return layered or "transparency" in picture.info
+
+
+def _check_cost(picture: Image.Image, kind: str) -> None:
+    # Bytes that decoding takes a pixel, measured, all copies together.
+    cost = 20 if kind == "WEBP" else 16 if _is_transparent(picture) else 12
+    scientific.check_size(*picture.size, 12 * scientific.MAX_PIXELS // cost)
 
 
 def _list_bits(picture: Image.Image) -> tuple[int, ...]:

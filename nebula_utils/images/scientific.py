@@ -20,7 +20,7 @@ from nebula_utils.errors import ImageError
 
 MAX_PIXELS = 100_000_000  # Pillow itself refuses above 178,956,970
 MAX_UNPACKED = 500_000_000  # bytes of a picture's numbers
-MAX_FLOATS = 100_000_000  # numbers worked on at once; larger pictures are binned
+MAX_FLOATS = 60_000_000  # numbers worked on at once; larger pictures are binned
 MAX_TILES = 200_000  # of a compressed FITS picture
 MAX_HEADER = 32_000_000  # bytes of XISF's header
 MIN_SIDE = 16  # px
@@ -115,12 +115,16 @@ def read_fits(stream: IO[bytes], min_side: int | None = None) -> Decoded:
             raise ImageError("this FITS file holds no picture, only tables or spectra")
         _check_tiles(hdu)
         check_numbers(shape, abs(hdu.header["BITPIX"]) // 8)
+        # A tile that is as large as what is read at once would be unpacked again and
+        # again; of the small ones astropy unpacks what is wanted.
+        tile = getattr(hdu, "tile_shape", (1,))
+        source = hdu.data if math.prod(tile) > BLOCK // 16 else hdu.section
         gaps = tuple(0 if n == 1 else slice(None) for n in hdu.shape)
 
         def read(index: tuple[slice, ...]) -> NDArray[Any]:
             wanted = iter(index)
             full = tuple(next(wanted) if isinstance(g, slice) else g for g in gaps)
-            return np.asarray(hdu.section[full])
+            return np.asarray(source[full])
 
         whole = 1.0 if hdu.header["BITPIX"] < 0 else None
         white = 255.0 if hdu.header["BITPIX"] == 8 else whole
@@ -252,7 +256,7 @@ def develop(numbers: Numbers, min_side: int | None = None) -> Decoded:
 def scale_numbers(
     values: NDArray[np.floating], white: float | None
 ) -> tuple[NDArray[np.uint8], bool]:
-    """Turn numbers (h, w) or (h, w, n) into 0–255; say whether they were stretched.
+    """Turn numbers (h, w, n) into 0–255, in place; say whether they were stretched.
 
     Numbers with a known white point, all of them within it, are scaled as they are,
     unless they span less than `LINEAR_SPAN` of it between the 1st and the 99th
@@ -267,8 +271,10 @@ def scale_numbers(
         if inside and (white == 255 or high - low >= LINEAR_SPAN * white):
             # 16 bits keep their high byte, as everywhere; the rest is rounded.
             shift, scale = (0, 1 / 256) if white > 255 else (0.5, 255 / white)
-            scaled = np.nan_to_num(values * np.float32(scale)) + np.float32(shift)
-            return np.clip(scaled, 0, 255).astype(np.uint8), False
+            values *= np.float32(scale)
+            values += np.float32(shift)
+            np.clip(values, 0, 255, out=values)
+            return np.nan_to_num(values, copy=False).astype(np.uint8), False
     return stretch(values), True
 
 

@@ -1,6 +1,7 @@
-"""The commands that tell of nebulae and pictures: `resolve` and `classify`."""
+"""The commands that tell of nebulae and pictures: `resolve`, `classify`, `frame`."""
 
 import argparse
+import io
 import json
 import logging
 import math
@@ -11,12 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from nebula_utils import config
-from nebula_utils.errors import ImageError, NebulaError, make_printable
+from nebula_utils.errors import ImageError, ModelError, NebulaError, make_printable
 from nebula_utils.workflow.commands import argument, command
 
 logger = logging.getLogger(__name__)
 
 JSON = argument("--json", action="store_true", help="one JSON object a line")
+MODEL = argument(
+    "--model",
+    type=Path,
+    default=config.MODEL,
+    metavar="DIR",
+    help="folder of an exported classifier; default: reports/model",
+)
 
 
 @command(
@@ -63,13 +71,7 @@ def _format_resolved(record: Mapping[str, Any]) -> str:
         help="picture files; a folder stands for its pictures, - for a list on stdin",
     ),
     JSON,
-    argument(
-        "--model",
-        type=Path,
-        default=config.MODEL,
-        metavar="DIR",
-        help="folder of an exported classifier; default: reports/model",
-    ),
+    MODEL,
     examples="""\
   nebula classify orion.jpg
   nebula classify --json pictures/ > answers.jsonl
@@ -98,6 +100,81 @@ def do_classify(args: argparse.Namespace) -> int:
         else:
             print(make_printable(format_answer(record)), flush=True)
     return compute_status(failed, len(paths))
+
+
+@command(
+    "frame",
+    "list the nebulae in a picture that knows its place on the sky",
+    argument("picture", type=Path, metavar="PICTURE"),
+    argument("--json", action="store_true", help="one JSON object"),
+    argument("--votable", type=Path, metavar="FILE", help="write a VOTable"),
+    argument(
+        "--annotate",
+        type=Path,
+        metavar="FILE.png",
+        help="write the picture with names and outlines drawn in",
+    ),
+    MODEL,
+    examples="""\
+  nebula frame orion.fits --annotate orion.png
+  nebula frame --json m42.jpg         AVM in it, or m42.wcs or m42.ini beside it
+
+Each nebula is classified by its own crop, if the classifier is there.
+""",
+)
+def do_frame(args: argparse.Namespace) -> int:
+    """List the nebulae in a picture; one line each."""
+    from nebula_utils.catalogue import frame
+    from nebula_utils.dataset.stellarium import find_textures
+
+    decoded, place, found = frame.read_frame(args.picture, _load_for_crops(args.model))
+    if args.votable:
+        frame.write_votable(args.votable, found)
+    if args.annotate:
+        textures = find_textures()
+        drawn = textures / "outlines.dat" if textures else None
+        outlines = frame.read_outlines(drawn) if drawn and drawn.is_file() else {}
+        frame.annotate(args.annotate, decoded.image, place, found, outlines)
+    if args.json:
+        print(to_json(frame.as_dict(args.picture, place, found)))
+        return 0
+    for one in found:
+        print(_format_in_frame(one))
+    if not found:
+        logger.warning("no nebula of the catalogue is in this picture")
+    return 0
+
+
+def _load_for_crops(folder: Path) -> Callable[[Any], dict[str, Any]] | None:
+    """Return a function that classifies crops, or None where there is no model."""
+    from PIL import Image
+
+    from nebula_utils.classifier.classifier import load_classifier
+
+    try:
+        classifier = load_classifier(folder)
+    except ModelError as error:
+        logger.warning("the crops are not classified: %s", error)
+        return None
+
+    def classify(crop: Any) -> dict[str, Any]:
+        buffer = io.BytesIO()
+        Image.fromarray(crop).save(buffer, "PNG", compress_level=1)
+        return dict(classifier.classify(buffer.getvalue()).as_dict())
+
+    return classify
+
+
+def _format_in_frame(one: Any) -> str:
+    name = one.name + (f" ({one.aliases[0]})" if one.aliases else "")
+    line = f"{name}: {one.type}, x {one.x:.0f}, y {one.y:.0f}"
+    if one.share_inside < 0.995:
+        line += f", {one.share_inside:.0%} inside"
+    if one.answer:
+        verdict = {True: "the picture agrees", False: "the picture disagrees"}
+        said = f"{one.answer['label']} {one.answer['probability']:.2f}"
+        line += f"; {verdict.get(one.agrees, 'the picture is not sure')}: {said}"
+    return line
 
 
 def expand_paths(given: Iterable[str], listed: Iterable[str]) -> Iterator[str]:
