@@ -92,7 +92,7 @@ def load_photos(folder: Path, source: str = "photos") -> pd.DataFrame:
             f"{folder} holds no picture: put some into folders named like "
             f"{', '.join(CLASS_NAMES)}"
         )
-    return make_manifest(there, folder, source)
+    return make_manifest(there, folder, source, guess=True)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -140,7 +140,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def make_manifest(
-    rows: Sequence[Mapping[str, str]], folder: Path, source: str
+    rows: Sequence[Mapping[str, str]], folder: Path, source: str, guess: bool = False
 ) -> pd.DataFrame:
     """Turn rows of a table of pictures into a source's manifest.
 
@@ -152,6 +152,9 @@ def make_manifest(
         Where the pictures lie.
     source : str
         The first part of every ``image_id``.
+    guess : bool
+        Whether nebulae are named as people name them, or by their files; else a name
+        that the catalogue doesn't know stays as it is.
 
     Returns
     -------
@@ -160,7 +163,7 @@ def make_manifest(
         (ICRS) and sizes in arcminutes as the row gives them, else from the
         catalogue, else NaN.
     """
-    table = pd.DataFrame([_make_row(row) for row in rows])
+    table = pd.DataFrame([_make_row(row, guess) for row in rows])
     table["path"] = [str((folder / row["file"]).absolute()) for row in rows]
     table["source"] = source
     stems = pd.Series([_stem(row["file"]) for row in rows])
@@ -195,15 +198,19 @@ def guess_nebula(stem: str, counted: bool = True) -> str:
     the running number that file names have (``counted``).
     """
     stripped = (counted and _INDEX.sub("", stem)) or stem
-    words = re.split(r"[\s_-]+", stripped)
+    words = re.split(r"[\s_]+|(?<!\d)-|-(?!\d)", stripped)
     ends = [
         (first, first + length)
         for length in range(_LONGEST_NUMBER, 0, -1)
         for first in range(len(words) - length + 1)
     ]
-    parts = [" ".join(words[i:j]) for i, j in ends if j - i < len(words)]
-    numbers = [part for part in parts if canonical(part)]
-    for candidate in (stem, stripped, *numbers, *_list_words(words)):
+    # Of single letters only the first word's count: "DEM L 316A" is not LDN 316.
+    numbers = [
+        " ".join(words[i:j]) for i, j in ends if i == 0 or words[i][1:2].isalpha()
+    ]
+    numbers = [part for part in numbers if canonical(part)]
+    names = [stem, stripped, re.sub(r"(?<=\d)-\d\d?$", "", stripped), *numbers]
+    for candidate in (*names, *_list_words(words)):
         nebula = find(candidate)
         if nebula is not None:
             return str(nebula.name)
@@ -238,12 +245,14 @@ def _find_origin(name: str) -> Path | None:
     return Path(spec.origin).parent if spec is not None and spec.origin else None
 
 
-def _make_row(row: Mapping[str, str]) -> dict[str, Any]:
+def _make_row(row: Mapping[str, str], guess: bool) -> dict[str, Any]:
     file, named = PurePosixPath(row["file"]), row.get("nebula", "")
     label, kind = match_class(row.get("class") or file.parts[0]) or (OTHER, "")
     also = [name.strip() for name in row.get("accept", "").split("|")]
     also = [name for name in also if name in CLASS_NAMES and name != label]
-    name = guess_nebula(named, counted=False) if named else guess_nebula(file.stem)
+    name = named or file.stem
+    if guess:
+        name = guess_nebula(name, counted=not named)
     nebula = find(name)
     if label == OTHER and not row.get("other_kind"):
         told = re.search(r"\bkind=(\w+)", row.get("note", ""))

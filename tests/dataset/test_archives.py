@@ -193,13 +193,18 @@ def test_six_types_have_enough_nebulae(table):
 
 
 @pytest.mark.slow
-def test_mirror_beside_the_repository_has_them_all(shared, tmp_cache, monkeypatch):
+def test_mirror_beside_the_repository_has_them_all(
+    shared, table, tmp_cache, monkeypatch
+):
     """The committed hashes fit the pictures, with no network at all."""
     monkeypatch.setenv("NEBULA_MIRROR", str(shared))
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     manifest = archives.load_archives()
     check_manifest(manifest)
     assert len(manifest) == 247
+    for found, listed in zip(manifest["nebula"], table["nebula"], strict=True):
+        known = find(listed)
+        assert found == (known.name if known else listed)
 
 
 @pytest.mark.slow

@@ -91,11 +91,23 @@ def test_class_names_are_tolerant(name, expected):
         ("ldn43", "LDN 43"),
         ("My own nebula (3)", "My own nebula"),
         ("unheard_of-12", "unheard of"),
+        ("ngc6589-90", "NGC 6589"),
+        ("SNR B0509-67.5", "SNR B0509-67.5"),
+        ("DEM L 316A", "DEM L 316A"),
     ],
 )
 def test_nebula_is_read_from_a_name(name, expected):
     """Running numbers are dropped, catalogue numbers are not."""
     assert photos.guess_nebula(name) == expected
+    assert photos.guess_nebula(expected, counted=False) == expected
+
+
+def test_name_that_the_catalogue_has_not_is_kept_as_it_stands(folder):
+    """A table of ours gives names, not guesses: part of one is another object."""
+    names = ["star field near M 2-9", "SNR B0509-67.5", "Hubble V in NGC 6822", "M 42"]
+    rows = [{"file": f"other/{i}.png", "nebula": name} for i, name in enumerate(names)]
+    table = photos.make_manifest(rows, folder(), "ours")
+    assert table["nebula"].tolist() == [*names[:3], "NGC 1976"]
 
 
 def test_catalogue_names_win(monkeypatch, folder):
