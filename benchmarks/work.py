@@ -46,13 +46,12 @@ PEERS = ("onnx", "onnxruntime", "openvino")
 OURS = """
 import sys, numpy as np
 from pathlib import Path
-from nebula_utils.training.fitting import fit_logistic
+from nebula_utils.training.heads import LinearHead
 from nebula_utils.workflow import cli
 if cli.main(["extract", *sys.argv[1:]]): sys.exit(1)
 with np.load(sys.argv[3]) as found:
     X, folders = found["features"], [Path(path).parent.name for path in found["path"]]
-names, y = np.unique(folders, return_inverse=True)
-fit_logistic(X, y, tuple(names))
+LinearHead().fit(X, np.array(folders))
 """
 # Keras's own way: its pipeline decodes in full, `predict` once, then scikit-learn.
 KERAS = """

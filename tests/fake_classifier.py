@@ -1,6 +1,7 @@
 """A whole classifier but for its network, which is a small matrix."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,13 @@ import pandas as pd
 from nebula_utils.classifier.classifier import Certainty, Classifier
 from nebula_utils.config import CLASS_NAMES
 from nebula_utils.features.views import View
-from nebula_utils.training.heads import Head
+from nebula_utils.training.heads import make_linear_head
 
 if TYPE_CHECKING:
     from nebula_utils.features.backbone import Backbone
 
 STRIP = ("grey", "red")
+VIEWS = (View(32), View(32, colour="grey"))
 SURE = Certainty(0.5, 0.6, 0.9, "pictures by other photographers")
 
 
@@ -45,7 +47,7 @@ def make_classifier() -> Classifier:
     """Build one with a random head and one picture to try."""
     rng = np.random.default_rng(5)
     coef = rng.normal(size=(8, len(CLASS_NAMES))).astype(np.float32)
-    head = Head(CLASS_NAMES, coef, np.zeros(len(CLASS_NAMES), np.float32))
+    head = make_linear_head(CLASS_NAMES, coef, np.zeros(len(CLASS_NAMES), np.float32))
     examples = {
         "pictures": rng.integers(0, 255, (1, 64, 64, 3), dtype=np.uint8),
         "trained": np.array([False]),
@@ -54,8 +56,7 @@ def make_classifier() -> Classifier:
         "credit": np.array(["Jane Doe"]),
         "licence": np.array(["CC BY 4.0"]),
     }
-    views = (View(32), View(32, colour="grey"))
-    return Classifier(head, MapBackbone(), views, STRIP, 0.2, SURE, examples=examples)
+    return Classifier(head, MapBackbone(), VIEWS, STRIP, 0.2, SURE, examples=examples)
 
 
 def make_tiny_backbone(folder: Path) -> "Backbone":
@@ -87,18 +88,17 @@ def export_tiny(folder: Path, manifest: pd.DataFrame) -> None:
     """Export a classifier whose network has one convolution, for LiteRT and all."""
     from nebula_utils.dataset.manifest import make_dataset
     from nebula_utils.training.export import export_classifier
+    from nebula_utils.training.study import BALANCED, run_study
 
     rows = manifest.assign(group=manifest["nebula"], palette="red")
-    classifier = make_classifier()
     with tempfile.TemporaryDirectory() as place:
-        export_classifier(
-            folder,
-            classifier.head,
-            make_tiny_backbone(Path(place)),
-            classifier.views,
-            STRIP,
-            0.2,
+        study = run_study(
             make_dataset(rows, min_nebulae=1),
-            np.random.default_rng(1).random((len(rows), 8), dtype=np.float32),
-            {"calibration": {"sure": SURE._asdict()}},
+            make_tiny_backbone(Path(place)),
+            replace(BALANCED, views=VIEWS),
+            (3, 1, 0),
+            STRIP,
+            framings=(),
+            random_split=False,
         )
+        export_classifier(folder, study, study.score(), {})

@@ -17,7 +17,7 @@ from nebula_utils.config import MODEL, OTHER
 from nebula_utils.counterfactuals import colour
 from nebula_utils.errors import ModelError
 from nebula_utils.features.backbone import Backbone, load_lite
-from nebula_utils.features.views import Preprocessing, View, apply_first, average_views
+from nebula_utils.features.views import Preprocessing, View, apply_first
 from nebula_utils.files import DAMAGED, compute_sha256, unseal
 from nebula_utils.images import reading
 from nebula_utils.training.heads import FORMAT_VERSION, Head, load_head
@@ -149,7 +149,7 @@ class Classifier:
     backbone : Backbone
         Feature extractor.
     views : tuple of View
-        Views whose embeddings are averaged, for every answer alike.
+        Test-time views, the same for every answer.
     counterfactuals : tuple of str
         Colour interventions that are answered too; "grey" is among them.
     set_threshold : float
@@ -183,7 +183,7 @@ class Classifier:
     @property
     def class_names(self) -> tuple[str, ...]:
         """The classes that can be answered."""
-        return self.head.class_names
+        return tuple(self.head.classes_.tolist())
 
     def classify(
         self, source: Path | bytes, name: str | None = None, nebula: str = ""
@@ -247,8 +247,7 @@ class Classifier:
                 for view in unique
             ]
         X = self._embed(batch).reshape(len(changes), len(unique), -1)
-        asked = np.stack([average_views(x, unique, self.views) for x in X])
-        return self.head.predict_proba(asked.astype(np.float64))
+        return self.head.predict_proba(X[:, [unique.index(v) for v in self.views]])
 
     def make_strip(self, image: np.ndarray, side: int = 160) -> dict[str, np.ndarray]:
         """Return the picture as it is and under each counterfactual, as small squares.
@@ -284,8 +283,8 @@ class Classifier:
         ndarray of shape (rows, columns, n_classes), float32
             The class's weights against the mean of all classes, of the network's last
             feature map, over the whole picture [1]_; a border that is cut off has 0.
-            Where a class has several columns, their weights are averaged as the
-            gradient of its logit does. Negative: speaks against the class.
+            The weights are the gradient of the class's log probability. Negative:
+            speaks against the class.
 
         Raises
         ------
@@ -305,8 +304,7 @@ class Classifier:
         X, maps = self._embed_with_maps(batch)
         if maps is None:
             raise ModelError("this classifier's network has no feature map")
-        start = int(self.about.get("backbone", {}).get("map_start", 0))
-        weights = self.head.weigh_classes(X.mean(0))[start : start + maps.shape[-1]]
+        weights = self.head.weigh_classes(X.mean(0))
         found = maps @ (weights - weights.mean(1, keepdims=True))
         found = found.reshape(len(colours), len(tiles.pictures), *found.shape[1:])
         joined = evidence.join_tiles(found.mean(0), tiles)
@@ -317,14 +315,14 @@ class Classifier:
         queries += [apply_first(name, self.views) for name in self.counterfactuals]
         unique = tuple(dict.fromkeys(view for views in queries for view in views))
         X = self._embed(Preprocessing(unique, trim=self.trim).make_views(image))
-        asked = np.stack([average_views(X, unique, views) for views in queries])
-        y_proba = self.head.predict_proba(asked.astype(np.float64))
+        asked = np.stack([X[[unique.index(v) for v in views]] for views in queries])
+        y_proba = self.head.predict_proba(asked)
         proba, best = y_proba[0], int(y_proba[0].argmax())
         order = np.argsort(-proba, kind="stable")
         kept = [i for i in order if i == best or proba[i] >= self.set_threshold]
         answers = [self._name(row) for row in y_proba]
         grey = answers[1 + self.counterfactuals.index("grey")]
-        neighbours, was_trained_on = self._find_neighbours(asked[0], nebula)
+        neighbours, was_trained_on = self._find_neighbours(asked[0].mean(0), nebula)
         return Result(
             path=name,
             label=self.class_names[best],

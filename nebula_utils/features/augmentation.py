@@ -8,6 +8,7 @@ here have what `features.Preprocessing` has (``key``, ``n_views``, ``min_side``,
 """
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
 from nebula_utils.config import IMAGE_SIZE
-from nebula_utils.counterfactuals import colour, dust
+from nebula_utils.counterfactuals import colour, dust, framing
 from nebula_utils.images import reading
 
 Floats = NDArray[np.float32]
@@ -27,6 +28,7 @@ SMALLEST_CROP = 0.4  # of the part of the picture that is not black
 MOST_BLACK = 0.15  # of a crop
 CENTRE_ROOM = 0.42  # a crop's centre may be this share of its side off the middle
 TRIES = 10
+ZOOMED_OUT = (0.3, 0.85)  # share of the side that a zoomed-out copy takes
 
 
 @dataclass(frozen=True)
@@ -90,15 +92,18 @@ class DustyCrops:
         Crops a picture; each gives three views with the nebula, then three without.
     size : int
         Side of the views, px.
+    with_clear : bool
+        Whether the views without are made.
     """
 
     n_crops: int
     size: int = IMAGE_SIZE
+    with_clear: bool = True
 
     @property
     def n_views(self) -> int:
         """How many views `make_views` gives."""
-        return self.n_crops * 2 * len(COLOURS)
+        return self.n_crops * (1 + self.with_clear) * len(COLOURS)
 
     @property
     def min_side(self) -> int:
@@ -115,7 +120,52 @@ class DustyCrops:
             if np.median(crop) < 0.06:  # a black sky shows no dust
                 crop = stretch_levels(crop, rng)
             pair = dust.simulate_dark_nebula(crop, int(rng.integers(2**31)))
-            views += make_pair_views(pair, rng)
+            views += make_scene_views(pair if self.with_clear else pair[:1], rng)
+        return views
+
+
+@dataclass(frozen=True)
+class ZoomedOut:
+    """Copies of a picture set into a larger star field, anywhere in it.
+
+    Attributes
+    ----------
+    n_copies : int
+        Copies a picture; every second one is processed as web photos are.
+    size : int
+        Side of the views, px.
+    colours : tuple of str
+        Which of `COLOURS` each copy gives, in their order.
+    """
+
+    n_copies: int
+    size: int = IMAGE_SIZE
+    colours: tuple[str, ...] = COLOURS
+
+    @property
+    def n_views(self) -> int:
+        """How many views `make_views` gives."""
+        return self.n_copies * len(self.colours)
+
+    @property
+    def min_side(self) -> int:
+        """Shorter side, px, below which decoding at reduced size costs detail."""
+        return round(self.size / reading.INSIDE)
+
+    def make_views(self, image: np.ndarray, seed: int = 0) -> list[Floats]:
+        """Return the views of one picture; see `RandomCrops.make_views`."""
+        rng = np.random.default_rng([1, 3, seed])
+        trimmed = reading.trim_border(image)
+        views = []
+        for number in range(self.n_copies):
+            scale = float(np.exp(rng.uniform(*np.log(ZOOMED_OUT))))
+            row, column = 0.5 + (1 - scale) * rng.uniform(-0.5, 0.5, 2)
+            framed = framing.zoom_out(trimmed, scale, self.size, (row, column), rng)
+            copy = turn(reading.to_float(framed), rng)
+            if number % 2:
+                copy = process_as_photo(copy, rng)
+            made = dict(zip(COLOURS, make_colours(copy, rng), strict=True))
+            views += [made[name] for name in self.colours]
         return views
 
 
@@ -153,7 +203,7 @@ class SimulatedScenes:
             resize(reading.to_uint8(p[top : top + crop, left : left + crop]), self.size)
             for p in pair
         ]
-        return make_pair_views((cut[0], cut[1]), rng)
+        return make_scene_views(cut, rng)
 
 
 def make_content_mask(image: np.ndarray) -> NDArray[np.bool_]:
@@ -290,13 +340,13 @@ def make_colours(picture: Floats, rng: np.random.Generator) -> list[Floats]:
     return [picture, changed, colour.to_grey(picture)]
 
 
-def make_pair_views(
-    pair: tuple[Floats, Floats], rng: np.random.Generator
+def make_scene_views(
+    pictures: Sequence[Floats], rng: np.random.Generator
 ) -> list[Floats]:
-    """Return the views of a scene with and without dust, processed alike."""
+    """Return the views of a scene, and perhaps of it without dust, processed alike."""
     seed = int(rng.integers(2**31))
     views = []
-    for picture in pair:
+    for picture in pictures:
         same = np.random.default_rng(seed)
         views += make_colours(process_as_photo(picture, same), same)
     return views

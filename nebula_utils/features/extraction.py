@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # SciPy, which they need, is slow to import
         DustyCrops,
         RandomCrops,
         SimulatedScenes,
+        ZoomedOut,
     )
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ HASHED_AT_ONCE = 512  # files
 
 T = TypeVar("T")
 U = TypeVar("U")
-Views: TypeAlias = "Preprocessing | RandomCrops | DustyCrops"
+Views: TypeAlias = "Preprocessing | RandomCrops | DustyCrops | ZoomedOut"
 SceneViews: TypeAlias = "Views | SimulatedScenes"
 # Of files, by their place in the list: hashes, and why others can't be read.
 Hashes = tuple[dict[int, str], dict[int, str]]

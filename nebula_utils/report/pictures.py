@@ -19,7 +19,6 @@ from nebula_utils.images import reading
 from nebula_utils.report.drawing import CHANGE_NAMES, COLOURS, get_figure, make_grid
 from nebula_utils.report.style import CLASS_LABELS, CLASS_STYLE
 from nebula_utils.training.export import is_free
-from nebula_utils.training.study import INSIDE
 
 SIDE = 160  # px of a picture in a gallery
 FIRST_SEED = 1_000_000  # no scene that a head was trained on has such a seed
@@ -76,7 +75,7 @@ def read_square(
     ImageError
         If the file can't be used.
     """
-    recipe = Preprocessing((View(side, "whole", colour),), INSIDE.get(source, 1.0))
+    recipe = Preprocessing((View(side, "whole", colour),), trim=True)
     image = reading.read_image(Path(path), recipe.min_side)
     return reading.to_uint8(recipe.make_views(image)[0])
 

@@ -1,1 +1,41 @@
-"""Notebook 04: heads, cross-validation, scores with intervals, certainty, export."""
+"""Notebook 04: heads, cross-validation, scores with intervals, certainty, export.
+
+`heads` predict; `fitting` embeds what they are fitted on, after a recipe; `study`
+cross-validates; `scores` weighs nebulae alike; `calibration` says when to be sure;
+`export` writes what the classifier room loads.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "calibration": [
+            "SURE",
+            "compute_reliability",
+            "compute_threshold",
+            "fit_temperature",
+            "is_sure",
+            "read_certainty",
+            "score_coverage",
+        ],
+        "export": ["export_classifier"],
+        "fitting": ["Recipe", "embed", "fit_head", "make_training"],
+        "heads": ["LinearHead", "TwoStepHead", "load_head"],
+        "keras": ["compare_with_keras", "fit_keras"],
+        "probes": ["probe", "share_neighbours"],
+        "scores": ["Predictions", "compare_heads", "score_head"],
+        "study": [
+            "ABLATION",
+            "BALANCED",
+            "FRAMINGS",
+            "PLAIN",
+            "RECIPES",
+            "ROBUST",
+            "Study",
+            "list_doubtful",
+            "make_splits",
+            "run_study",
+        ],
+    },
+)

@@ -1,13 +1,127 @@
-"""When to say "not sure": conformal prediction sets, calibrated by nebula."""
+"""Calibrated probabilities, when to be sure, and what can't be excluded."""
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from nebula_utils.training.scores import Predictions, Score, make_score, make_weights
+from nebula_utils.config import DATA
+from nebula_utils.training.heads import SMALLEST, temper
+from nebula_utils.training.scores import (
+    Predictions,
+    Score,
+    make_score,
+    make_weights,
+    weigh_nebulae,
+)
 
-CONFIDENT = 0.5  # a less probable answer is never sure, whatever the others are
+# From this probability on an answer is called sure. Chosen on other photographers'
+# pictures, not on those that the head was made from: `scripts/choose_head.py` writes
+# what it was worth there into data/certainty.json.
+SURE = 0.85
+CERTAINTY = DATA / "certainty.json"
 COVERAGE = 0.9  # share of nebulae whose true type shall be in the prediction set
+
+
+def is_sure(y_proba: np.ndarray, sure: float = SURE) -> np.ndarray:
+    """Say which answers are sure: those whose probability reaches ``sure``.
+
+    Parameters
+    ----------
+    y_proba : ndarray of shape (..., n_classes)
+        Calibrated probabilities.
+    sure : float
+        In [0, 1].
+
+    Returns
+    -------
+    ndarray of shape (...,), bool
+    """
+    return np.asarray(y_proba).max(-1) >= sure
+
+
+def read_certainty() -> dict[str, Any]:
+    """Return what answers that are sure were worth on outside sets; empty if unknown.
+
+    Returns
+    -------
+    dict
+        As `scripts/choose_head.py` wrote it: ``threshold``, ``coverage``,
+        ``accuracy``, ``measured_on``, and ``sets`` with these for each set.
+    """
+    if not CERTAINTY.is_file():
+        return {}
+    found = json.loads(CERTAINTY.read_text(encoding="utf-8"))
+    return found if found.get("threshold") == SURE else {}
+
+
+def fit_temperature(
+    y_proba: np.ndarray, accept: np.ndarray, weight: np.ndarray
+) -> float:
+    """Return the temperature that makes held-out probabilities best calibrated.
+
+    Parameters
+    ----------
+    y_proba : ndarray of shape (n_samples, n_classes)
+        Of samples that the head was not fitted on.
+    accept : ndarray of shape (n_samples, n_classes), bool
+        Which answers count as right, as where calibration is scored.
+    weight : ndarray of shape (n_samples,)
+        Non-negative.
+
+    Returns
+    -------
+    float
+        Between 0.1 and 10; minimises the cross-entropy of what is right [1]_.
+
+    References
+    ----------
+    .. [1] Guo et al. (2017), On calibration of modern neural networks,
+       arXiv:1706.04599.
+    """
+    from scipy.optimize import minimize_scalar
+
+    def compute_loss(log_temperature: float) -> float:
+        right = (temper(y_proba, np.exp(log_temperature)) * accept).sum(1)
+        return float(-(weight * np.log(np.maximum(right, SMALLEST))).sum())
+
+    bounds = (np.log(0.1), np.log(10))
+    found = minimize_scalar(compute_loss, bounds=bounds, method="bounded")
+    return float(np.exp(found.x))
+
+
+def fit_temperatures(
+    y_proba: np.ndarray,
+    accept: np.ndarray,
+    groups: np.ndarray,
+    tests: Sequence[np.ndarray],
+) -> list[float]:
+    """Return a temperature for each fold, chosen on the answers of the others.
+
+    Parameters
+    ----------
+    y_proba : ndarray of shape (n_images, n_classes)
+        Out-of-fold probabilities of one repeat, not calibrated.
+    accept : ndarray of shape (n_images, n_classes), bool
+        Which answers count as right.
+    groups : ndarray of shape (n_images,), str
+        Nebulae, which weigh alike.
+    tests : sequence of ndarray of int
+        The pictures of each fold.
+
+    Returns
+    -------
+    list of float
+        So a picture never takes part in the choice of its own temperature, and the
+        calibration error that is reported is an honest one.
+    """
+    weight = weigh_nebulae(groups)
+    found = []
+    for test in tests:
+        rows = np.setdiff1d(np.concatenate(tests), test)
+        found.append(fit_temperature(y_proba[rows], accept[rows], weight[rows]))
+    return found
 
 
 def compute_threshold(p: Predictions, coverage: float = COVERAGE) -> float:
@@ -44,60 +158,6 @@ def compute_threshold(p: Predictions, coverage: float = COVERAGE) -> float:
     return float(np.sort(by_nebula)[rank - 1]) if rank >= 1 else 0.0
 
 
-def is_confident(y_proba: np.ndarray, threshold: float) -> np.ndarray:
-    """Say where the prediction set is one class, and that is more likely than not.
-
-    Parameters
-    ----------
-    y_proba : ndarray of shape (..., n_classes)
-        Calibrated probabilities.
-    threshold : float
-        From `compute_threshold`.
-
-    Returns
-    -------
-    ndarray of shape (...,), bool
-    """
-    single = (y_proba >= threshold).sum(-1) == 1
-    return single & (y_proba.max(-1) >= CONFIDENT)
-
-
-def measure_certainty(
-    p: Predictions, measured_on: str, accuracy: float = COVERAGE
-) -> dict[str, float | str]:
-    """Choose from which probability on an answer is called sure.
-
-    Parameters
-    ----------
-    p : Predictions
-        Answers on pictures that the head was not fitted on.
-    measured_on : str
-        Which they are, e.g. "pictures by other photographers".
-    accuracy : float
-        Share of right answers that is wanted among the sure ones, in (0, 1).
-
-    Returns
-    -------
-    dict
-        ``threshold``, ``coverage`` and ``accuracy`` in [0, 1] and ``measured_on``:
-        `classifier.Certainty`. The lowest threshold at which the accuracy is reached;
-        each nebula and class counts alike.
-    """
-    weight = np.tile(make_weights(p.groups, p.y_true, 0)[0], len(p.y_proba))
-    top = p.y_proba.max(-1).ravel()
-    order = np.argsort(-top, kind="stable")
-    seen = np.cumsum(weight[order])
-    right = np.cumsum((weight * p.is_right.ravel())[order]) / seen
-    reached = np.flatnonzero(right >= accuracy)
-    last = int(reached[-1]) if len(reached) else 0
-    return {
-        "threshold": round(float(top[order][last]), 6),
-        "coverage": round(float(seen[last] / seen[-1]), 6),
-        "accuracy": round(float(right[last]), 6),
-        "measured_on": measured_on,
-    }
-
-
 def compute_truth_probability(p: Predictions) -> np.ndarray:
     """Return the probability of the best accepted class, (n_repeats, n_images)."""
     accept = np.eye(len(p.class_names), dtype=bool)[p.y_true]
@@ -106,8 +166,8 @@ def compute_truth_probability(p: Predictions) -> np.ndarray:
     return np.where(accept, p.y_proba, 0).max(-1)
 
 
-def score_coverage(p: Predictions, threshold: float) -> dict[str, Score]:
-    """Return how often the sets hold the truth, and how often there is just one class.
+def score_coverage(p: Predictions, threshold: float) -> dict[str, Any]:
+    """Return how often the prediction sets hold the truth, and how large they are.
 
     Parameters
     ----------
@@ -118,24 +178,28 @@ def score_coverage(p: Predictions, threshold: float) -> dict[str, Score]:
 
     Returns
     -------
-    dict of str to score
-        ``coverage``; ``confident``, the share of sure answers (`is_confident`);
-        ``accuracy`` over all pictures; ``accuracy_if_confident``.
+    dict
+        ``coverage``, a score; ``coverage_by_type``, one a class that occurs: a set
+        that covers nine in ten of all nebulae may cover far fewer of a thin type;
+        ``set_size``, the mean number of classes in a set.
     """
-    weights = make_weights(p.groups, p.y_true)
-    sure = is_confident(p.y_proba, threshold)
-    single = sure.mean(0)
-    right = p.is_right
-    both = (right & sure).mean(0)
     covered = (compute_truth_probability(p) >= threshold).mean(0)
-    total = weights.sum(1)
+    # The most probable class is always named, however improbable it is.
+    size = np.maximum((p.y_proba >= threshold).sum(-1), 1).mean(0)
+
+    def score(values: np.ndarray, mask: np.ndarray) -> Score:
+        groups = p.groups[mask]
+        weights = make_weights(groups, p.y_true[mask])
+        return make_score(weights @ values[mask] / weights.sum(1), groups)
+
+    everything = np.ones(len(p.y_true), bool)
     return {
-        "coverage": make_score(weights @ covered / total, p.groups),
-        "confident": make_score(weights @ single / total, p.groups),
-        "accuracy": make_score(weights @ right.mean(0) / total, p.groups),
-        "accuracy_if_confident": make_score(
-            weights @ both / np.maximum(weights @ single, 1e-12), p.groups
-        ),
+        "coverage": score(covered, everything),
+        "coverage_by_type": {
+            p.class_names[label]: score(covered, p.y_true == label)
+            for label in np.unique(p.y_true)
+        },
+        "set_size": score(size, everything),
     }
 
 
@@ -160,18 +224,15 @@ def compute_reliability(
     weight = np.tile(make_weights(p.groups, p.y_true, 0)[0], len(p.y_proba))
     confidence = p.y_proba.max(-1).ravel()
     bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    filled = np.unique(bins)
-    share = np.array([weight[bins == i].sum() for i in filled])
-    right = p.is_right.ravel()
+    share = np.bincount(bins, weight, n_bins)
+    filled = share > 0
+    sums = (
+        np.bincount(bins, weight * values, n_bins)[filled] / share[filled]
+        for values in (confidence, p.is_right.ravel())
+    )
+    means, right = sums
     return {
-        "confidence": np.array(
-            [
-                np.average(confidence[bins == i], weights=weight[bins == i])
-                for i in filled
-            ]
-        ),
-        "accuracy": np.array(
-            [np.average(right[bins == i], weights=weight[bins == i]) for i in filled]
-        ),
-        "weight": share / share.sum(),
+        "confidence": means,
+        "accuracy": right,
+        "weight": share[filled] / share.sum(),
     }

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,65 +10,55 @@ import numpy as np
 import pandas as pd
 
 from nebula_utils.config import DATA
+from nebula_utils.counterfactuals.colour import REPORTED
 from nebula_utils.dataset.manifest import Dataset
 from nebula_utils.errors import BackboneError
-from nebula_utils.features.backbone import Backbone
 from nebula_utils.features.views import Preprocessing, View
 from nebula_utils.files import compute_sha256, seal, write_atomic
 from nebula_utils.images import reading
-from nebula_utils.training.heads import FORMAT_VERSION, Head
-from nebula_utils.training.study import INSIDE
+from nebula_utils.training import calibration
+from nebula_utils.training.heads import FORMAT_VERSION, Head, load_head
+from nebula_utils.training.study import Study
 
 THUMBNAIL_SIDE = 96  # px
 EXAMPLE_SIDE = 384  # px
 # What model.json has the checksums of; examples.npz is not always there.
 FILES = "backbone.tflite head.npz neighbours.npz examples.npz labels.txt".split()
 SHOWN_COLUMNS = ("nebula", "label", "credit", "licence")
+SURE_KEYS = ("threshold", "coverage", "accuracy", "measured_on")
 FREE_LICENCES = ("CC", "public domain")
 
 
 def export_classifier(
-    folder: Path,
-    head: Head,
-    backbone: Backbone,
-    views: tuple[View, ...],
-    counterfactuals: tuple[str, ...],
-    threshold: float,
-    dataset: Dataset,
-    X: np.ndarray,
-    about: dict[str, Any],
-    trim: bool = False,
-) -> None:
+    folder: Path, study: Study, scored: Mapping[str, Any], about: Mapping[str, Any]
+) -> float:
     """Write everything that `classifier.load_classifier` reads.
 
     Parameters
     ----------
     folder : Path
-        Made if needed; each file in it is replaced whole, ``model.json`` last.
-    head : Head
-        Calibrated.
-    backbone : Backbone
-        The feature extractor that the head belongs to.
-    views : tuple of View
-        Views whose embeddings are averaged.
-    counterfactuals : tuple of str
-        Colour interventions that the classifier shall answer too.
-    threshold : float
-        Of the conformal prediction set.
-    dataset : Dataset
-        Training pictures, for the nearest neighbours.
-    X : ndarray of shape (n_images, n_features), float32
-        Their embeddings.
-    about : dict
-        What else ``model.json`` shall say, e.g. metrics and calibration.
-    trim : bool
-        Whether a dark border is cut off first.
+        Usually ``reports/model``; made if needed. Each file in it is replaced whole,
+        ``model.json`` last.
+    study : Study
+        Its head on all pictures is exported; its out-of-fold answers set the
+        threshold of the prediction sets.
+    scored : mapping
+        The study's scores, from `Study.score`.
+    about : mapping
+        What else ``model.json`` shall say, e.g. ``data`` and ``protocol``.
+
+    Returns
+    -------
+    float
+        Largest difference between a probability of the head and of the same head
+        read back.
 
     Raises
     ------
     BackboneError
         If the backbone can't be converted for LiteRT.
     """
+    backbone, head, X = study.backbone, study.head, study.embed()
     if backbone.file is None:
         raise BackboneError(
             f"{backbone.name} can't be converted for LiteRT: no classifier is exported"
@@ -75,32 +66,58 @@ def export_classifier(
     with write_atomic(folder / "backbone.tflite") as temporary:
         shutil.copyfile(backbone.file, temporary)
     head.save(folder / "head.npz")
-    _write_neighbours(folder / "neighbours.npz", dataset, X)
-    _write_examples(folder / "examples.npz", head, dataset, X)
-    _write_text(folder / "labels.txt", "\n".join(head.class_names) + "\n")
-    data = sorted(DATA.glob("*.csv"))
+    _write_neighbours(folder / "neighbours.npz", study.dataset, X.mean(1))
+    _write_examples(folder / "examples.npz", head, study.dataset, X)
+    names = study.dataset.class_names
+    _write_text(folder / "labels.txt", "\n".join(names) + "\n")
+    views = [list(view) for view in study.recipe.views]
     content = {
         "format_version": FORMAT_VERSION,
-        "classes": list(head.class_names),
+        "classes": list(names),
+        "recipe": study.recipe.name,
         "backbone": {
             "name": backbone.name,
             "sha256": backbone.sha256,
             "n_features": backbone.n_features,
-            "map_start": backbone.map_start,
         },
-        "preprocessing": {"views": [list(view) for view in views], "trim": trim},
-        "counterfactuals": list(counterfactuals),
+        "preprocessing": {"views": views, "trim": True},
+        "counterfactuals": list(REPORTED),
         "files": {
             name: compute_sha256(folder / name)
             for name in FILES
             if (folder / name).is_file()
         },
-        "data_version": {file.name: compute_sha256(file) for file in data},
+        "data_version": {
+            file.name: compute_sha256(file) for file in sorted(DATA.glob("*.csv"))
+        },
         **about,
-        "calibration": {**about.get("calibration", {}), "threshold": threshold},
+        "metrics": scored,
+        "calibration": _describe_calibration(study, scored),
     }
     text = json.dumps(seal(content), indent=1, sort_keys=True, ensure_ascii=False)
     _write_text(folder / "model.json", text + "\n")
+    again = load_head(folder / "head.npz")
+    return float(np.abs(again.predict_proba(X) - head.predict_proba(X)).max())
+
+
+def _describe_calibration(study: Study, scored: Mapping[str, Any]) -> dict[str, Any]:
+    """Say how sure the answers are, as measured outside where that was measured."""
+    p = study.predictions
+    threshold = calibration.compute_threshold(p)
+    measured = calibration.read_certainty()
+    if measured:
+        sure = {key: measured[key] for key in SURE_KEYS}
+    else:
+        values = scored["sure"]["share"]["value"], scored["sure"]["accuracy"]["value"]
+        where = "pictures of other nebulae of the same sources"
+        sure = dict(zip(SURE_KEYS, (calibration.SURE, *values, where), strict=True))
+    return {
+        "temperature": round(study.temperature, 6),
+        "threshold": threshold,
+        "sure": sure,
+        "measured": measured.get("sets", {}),
+        **calibration.score_coverage(p, threshold),
+    }
 
 
 def is_free(licence: str) -> bool:
@@ -156,8 +173,8 @@ def _write_examples(path: Path, head: Head, dataset: Dataset, X: np.ndarray) -> 
 
 
 def _read_square(row: pd.Series, side: int) -> np.ndarray:
-    recipe = Preprocessing((View(side),), INSIDE.get(row["source"], 1.0))
-    image = reading.read_image(Path(row["path"]), recipe.min_side)
+    recipe = Preprocessing((View(side),), trim=True)
+    image = recipe.read(Path(row["path"]))
     return reading.to_uint8(recipe.make_views(image)[0])
 
 

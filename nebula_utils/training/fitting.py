@@ -1,35 +1,97 @@
-"""Fit heads: as the original tool did, balanced, and with Keras for comparison.
+"""What a head is fitted on: pictures in several colours, framings, and behind dust.
 
-Hyper-parameters and the calibration's temperature are chosen by cross-validation by
-nebula *inside* the samples that a fit is given, so that an outer test fold never
-takes part in a choice.
+A recipe says which samples there are; each is embedded once and kept. What it weighs
+goes by class, sample type and nebula, and a fold is a choice of samples.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, logsumexp
-from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
 
-from nebula_utils.config import RANDOM_STATE
-from nebula_utils.dataset.splits import repeated_group_kfold
-from nebula_utils.features.quiet import import_tensorflow
-from nebula_utils.training.heads import Head
+from nebula_utils.config import OTHER
+from nebula_utils.dataset.manifest import Dataset
+from nebula_utils.errors import SourceError
+from nebula_utils.features.augmentation import (
+    COLOURS,
+    DustyCrops,
+    RandomCrops,
+    SimulatedScenes,
+    ZoomedOut,
+)
+from nebula_utils.features.backbone import Backbone
+from nebula_utils.features.extraction import (
+    Views,
+    extract_features,
+    extract_simulated,
+)
+from nebula_utils.features.views import CROPS, Preprocessing, View
+from nebula_utils.training.heads import Head, LinearHead, TwoStepHead
+from nebula_utils.training.scores import weigh_nebulae
 
-# Inverse strengths of the L2 penalty that cross-validation chooses from.
-PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1)
-INNER_FOLDS = 3
-MAX_ITERATIONS = 300
-# How the original's retrain.py trained its last layer by default.
-ORIGINAL_STEPS = 4000
-ORIGINAL_LEARNING_RATE = 0.01
-ORIGINAL_BATCH_SIZE = 100
-STEPS_A_POINT = 100  # of the learning curves
-PICTURE = "picture"  # the kind of samples that are crops of a class's own pictures
+PICTURE = "picture"  # the sample type of a class's own pictures and of crops of them
+RANDOM = "random:0"  # the one copy in random colours
+# What each sample type weighs in its class beside the pictures' 1: where it is asked
+# whether there is a nebula, and where it is asked which.
+SHARES_NEBULA = {"framed": 0.25}
+SHARES_TYPES = {"framed": 0.5, "dusty": 0.5, "scene": 0.5}
+SCENES = {"varied": 125, "rich": 125, "galactic": 175}
+WHOLE = (View(),)
+# Asked of the whole picture and of five crops, each in its colours and in grey.
+TWELVE = tuple(
+    View(crop=crop, colour=colour)
+    for crop in ("whole", *CROPS)
+    for colour in ("as_is", "grey")
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a head is fitted, and how it is asked.
+
+    Attributes
+    ----------
+    name : str
+        As in the tables.
+    views : tuple of View
+        Test-time views of a picture; the first is the whole picture.
+    two_step : bool
+        Whether one layer answers if it is a nebula and another which
+        (`heads.TwoStepHead`), or one layer answers both.
+    balanced : bool
+        Whether every class weighs the same, and every nebula in a class.
+    colours : tuple of str
+        Colours in which the whole picture is fitted: ``"as_is"``, ``"grey"`` and
+        ``"random:0"``, this one for nebulae only.
+    crops, framed, dusty : int
+        Random crops of each nebula, zoomed-out copies of each picture, and crops of
+        each emission nebula behind simulated dust; each of nebulae in three colours.
+    scenes : bool
+        Whether simulated dark nebulae before simulated stars are fitted, too.
+    C : float
+        Inverse strength of the penalty; see `heads.LinearHead`.
+    """
+
+    name: str
+    views: tuple[View, ...] = WHOLE
+    two_step: bool = False
+    balanced: bool = True
+    colours: tuple[str, ...] = ("as_is",)
+    crops: int = 0
+    framed: int = 0
+    dusty: int = 0
+    scenes: bool = False
+    C: float = 0.01
+
+    @property
+    def size(self) -> int:
+        """Side of the network's input, px."""
+        return self.views[0].size
+
+    def at_size(self, size: int) -> "Recipe":
+        """Return the recipe for another side of the network's input, px."""
+        return replace(self, views=tuple(v._replace(size=size) for v in self.views))
 
 
 class Samples(NamedTuple):
@@ -42,18 +104,11 @@ class Samples(NamedTuple):
     y : ndarray of shape (n_samples,), int
         Classes.
     groups : ndarray of shape (n_samples,), str
-        Nebulae; a simulated sample belongs to the nebula of its background.
+        Nebulae; a picture with simulated dust belongs to the nebula behind the dust.
     kind : ndarray of shape (n_samples,), str, optional
-        Where a sample comes from; default: all from pictures as they are.
+        Sample types; default: all are pictures.
     shares : dict of str to float, optional
-        What each kind weighs in its class, beside the others; default: 1.
-    part : ndarray of shape (n_samples,), str, optional
-        Which part of a class of several kinds a sample belongs to; default: classes
-        are of one kind.
-    copies : int
-        Every so many rows in turn are one crop in different colours, the last grey.
-    accept : ndarray of shape (n_samples, n_classes), bool, optional
-        Which answers count as right; default: only ``y``.
+        What each sample type weighs in its class beside the others; default: 1.
     """
 
     X: np.ndarray
@@ -61,32 +116,154 @@ class Samples(NamedTuple):
     groups: np.ndarray
     kind: np.ndarray | None = None
     shares: dict[str, float] | None = None
-    part: np.ndarray | None = None
-    copies: int = 1
-    accept: np.ndarray | None = None
+
+    def select(self, mask: np.ndarray) -> "Samples":
+        """Return the samples where ``mask`` is true."""
+        kind = None if self.kind is None else self.kind[mask]
+        return Samples(self.X[mask], self.y[mask], self.groups[mask], kind, self.shares)
 
     def without(self, groups: np.ndarray) -> "Samples":
         """Return the samples whose nebula is not among ``groups``."""
         return self.select(~np.isin(self.groups, groups))
 
-    def select(self, mask: np.ndarray) -> "Samples":
-        """Return the samples where ``mask`` is true."""
-        return self._replace(
-            X=self.X[mask],
-            y=self.y[mask],
-            groups=self.groups[mask],
-            kind=None if self.kind is None else self.kind[mask],
-            part=None if self.part is None else self.part[mask],
-            accept=None if self.accept is None else self.accept[mask],
-        )
+
+class Training(NamedTuple):
+    """The samples of each step, and of how many pictures they are.
+
+    Attributes
+    ----------
+    types : Samples
+        For the step that tells types; of a head of one step, all samples.
+    nebula : Samples or None
+        For the step that tells nebulae from the rest.
+    n_pictures : int
+        What the weights of each step sum to.
+    """
+
+    types: Samples
+    nebula: Samples | None
+    n_pictures: int
 
 
-class Fit(NamedTuple):
-    """A fitted head and what was chosen on the way."""
+def embed(
+    dataset: Dataset,
+    backbone: Backbone,
+    views: Sequence[View] = WHOLE,
+    mask: np.ndarray | None = None,
+) -> np.ndarray:
+    """Embed views of a dataset's pictures, dark borders cut off.
 
-    head: Head
-    penalty: float
-    temperature: float
+    Parameters
+    ----------
+    dataset : Dataset
+        Pictures.
+    backbone : Backbone
+        Feature extractor.
+    views : sequence of View
+        Views of each picture.
+    mask : ndarray of shape (n_images,), bool, optional
+        Which pictures; default: all.
+
+    Returns
+    -------
+    ndarray of shape (n_masked, n_views, n_features), float32
+
+    Raises
+    ------
+    SourceError
+        If a picture that was sound before can't be read now.
+    """
+    return _embed(dataset, backbone, Preprocessing(tuple(views), trim=True), mask)
+
+
+def make_training(dataset: Dataset, backbone: Backbone, recipe: Recipe) -> Training:
+    """Embed everything that a recipe's head may be fitted on.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Pictures; nothing else is read.
+    backbone : Backbone
+        Feature extractor.
+    recipe : Recipe
+        Which samples.
+
+    Returns
+    -------
+    Training
+    """
+    is_type = dataset.manifest["label"].to_numpy() != OTHER
+    size = recipe.size
+    plain = [View(size, colour=name) for name in recipe.colours if name != RANDOM]
+    whole = embed(dataset, backbone, plain)
+    types = [_label(dataset, is_type, whole[is_type])]
+    types += _list_type_samples(dataset, backbone, recipe, is_type)
+    rest = [_label(dataset, ~is_type, whole[~is_type])]
+    both = [_label(dataset, is_type, whole[is_type])]
+    if recipe.framed:
+        X = _embed(dataset, backbone, ZoomedOut(recipe.framed, size), is_type)
+        keep = [i for i in range(X.shape[1]) if COLOURS[i % len(COLOURS)] != "random"]
+        types.append(_label(dataset, is_type, X, "framed"))
+        both.append(_label(dataset, is_type, X[:, keep], "framed"))
+        maker = ZoomedOut(recipe.framed, size, ("as_is", "grey"))
+        X = _embed(dataset, backbone, maker, ~is_type)
+        rest.append(_label(dataset, ~is_type, X, "framed"))
+    n = len(dataset.y)
+    if not (recipe.two_step and OTHER in dataset.class_names):
+        return Training(_join(types + rest, SHARES_TYPES), None, n)
+    return Training(_join(types, SHARES_TYPES), _join(both + rest, SHARES_NEBULA), n)
+
+
+def fit_head(
+    training: Training,
+    recipe: Recipe,
+    class_names: Sequence[str],
+    without: np.ndarray | None = None,
+    n_pictures: int | None = None,
+) -> Head:
+    """Fit a recipe's head; its temperature stays 1.
+
+    Parameters
+    ----------
+    training : Training
+        From `make_training`.
+    recipe : Recipe
+        How.
+    class_names : sequence of str
+        One name a class.
+    without : ndarray of str, optional
+        Nebulae of which no sample is fitted.
+    n_pictures : int, optional
+        What the weights sum to; default: as many as ``training`` has pictures.
+
+    Returns
+    -------
+    LinearHead or TwoStepHead
+
+    Raises
+    ------
+    ValueError
+        If a class has no sample.
+    """
+    from threadpoolctl import threadpool_limits
+
+    total = n_pictures or training.n_pictures
+    names = np.array(class_names)
+
+    def fit(samples: Samples, labels: np.ndarray) -> LinearHead:
+        kept = samples if without is None else samples.without(without)
+        weight = compute_sample_weight(kept, recipe.balanced) * total / len(kept.y)
+        head = LinearHead(recipe.C, tuple(labels.tolist()))
+        # Its matrices are small: threads would mostly wait for each other.
+        with threadpool_limits(1):
+            return head.fit(kept.X, names[kept.y], weight)
+
+    if training.nebula is None:
+        return fit(training.types, names)
+    head = TwoStepHead(recipe.C, tuple(names.tolist()))
+    return head.set_steps(
+        fit(training.nebula, names), fit(training.types, names[names != OTHER])
+    )
 
 
 def compute_sample_weight(samples: Samples, balanced: bool) -> np.ndarray:
@@ -98,260 +275,94 @@ def compute_sample_weight(samples: Samples, balanced: bool) -> np.ndarray:
         What is weighed.
     balanced : bool
         If false, every sample weighs the same. If true, every class does; in a class
-        each kind has its share, and in a kind every nebula weighs the same.
+        each sample type has its share, and in a sample type every nebula weighs the
+        same.
 
     Returns
     -------
     ndarray of shape (n_samples,), float64
     """
     y = samples.y
-    if not balanced:
-        return np.ones(len(y))
     weight = np.ones(len(y))
-    kinds = np.full(len(y), "") if samples.kind is None else samples.kind
+    if not balanced:
+        return weight
+    kinds = np.full(len(y), PICTURE) if samples.kind is None else samples.kind
     for kind in np.unique(kinds):
+        share = (samples.shares or {}).get(kind, 1.0)
         for label in np.unique(y[kinds == kind]):
             members = (kinds == kind) & (y == label)
-            _, inverse, counts = np.unique(
-                samples.groups[members], return_inverse=True, return_counts=True
-            )
-            share = (samples.shares or {}).get(kind, 1.0)
-            weight[members] = share / len(counts) / counts[inverse]
+            weight[members] = share * weigh_nebulae(samples.groups[members])
+            weight[members] /= len(np.unique(samples.groups[members]))
     for label in np.unique(y):
         weight[y == label] /= weight[y == label].sum()
     return weight * len(y) / weight.sum()
 
 
-def weigh_nebulae(groups: np.ndarray) -> np.ndarray:
-    """Return one over the number of a nebula's pictures, for each picture.
-
-    So are scores weighed, and so calibration is: a head that was balanced is still
-    asked to be right about the pictures as they come.
-    """
-    _, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    return 1 / counts[inverse]
-
-
-def fit_head(
-    samples: Samples,
-    judged: Samples,
-    class_names: Sequence[str],
-    balanced: bool = False,
-    penalties: Sequence[float] = PENALTIES,
-    random_state: int = RANDOM_STATE,
-) -> Fit:
-    """Fit a logistic head; choose its penalty and temperature by nebula.
-
-    Parameters
-    ----------
-    samples : Samples
-        What is fitted: one or more copies of each picture.
-    judged : Samples
-        The same pictures as they will be asked about; inner splits of their nebulae
-        choose, and samples of a nebula that is judged are not fitted.
-    class_names : sequence of str
-        One name a class.
-    balanced : bool
-        See `compute_sample_weight`.
-    penalties : sequence of float
-        Candidates for the inverse strength of the penalty.
-    random_state : int
-        Seed of the inner splits.
-
-    Returns
-    -------
-    Fit
-    """
-    splits = list(
-        repeated_group_kfold(judged.y, judged.groups, INNER_FOLDS, 1, random_state)
-    )
-    weight = compute_sample_weight(judged, balanced)
-    once = weigh_nebulae(judged.groups)
-    losses, temperatures = [], []
-    for penalty in penalties:
-        logits = np.empty((len(judged.y), len(class_names)))
-        for _, _, _, test in splits:
-            inner = samples.without(judged.groups[test])
-            share = compute_sample_weight(inner, balanced)
-            head = fit_logistic(inner.X, inner.y, class_names, penalty, share)
-            logits[test] = head.decision_function(judged.X[test])
-        temperatures.append(fit_temperature(logits, judged.y, once, judged.accept))
-        losses.append(_cross_entropy(logits / temperatures[-1], judged.y, weight))
-    best = int(np.argmin(losses))
-    share = compute_sample_weight(samples, balanced)
-    head = fit_logistic(samples.X, samples.y, class_names, penalties[best], share)
-    return Fit(head.scale(temperatures[best]), penalties[best], temperatures[best])
-
-
-def fit_temperature(
-    logits: np.ndarray,
-    y: np.ndarray,
-    weight: np.ndarray | None = None,
-    accept: np.ndarray | None = None,
-) -> float:
-    """Return the temperature that makes held-out logits best calibrated.
-
-    Parameters
-    ----------
-    logits : ndarray of shape (n_samples, n_classes)
-        Of samples that the head was not fitted on.
-    y : ndarray of shape (n_samples,), int
-        True classes.
-    weight : ndarray of shape (n_samples,), optional
-        Default: all equal.
-    accept : ndarray of shape (n_samples, n_classes), bool, optional
-        Which answers count as right, as where calibration is scored.
-
-    Returns
-    -------
-    float
-        Between 0.1 and 10; minimises the cross-entropy [1]_.
-
-    References
-    ----------
-    .. [1] Guo et al. (2017), On calibration of modern neural networks,
-       arXiv:1706.04599.
-    """
-    weight = np.ones(len(y)) if weight is None else weight
-
-    def loss(log_temperature: float) -> float:
-        return _cross_entropy(logits / np.exp(log_temperature), y, weight, accept)
-
-    bounds = (np.log(0.1), np.log(10))
-    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
-
-
-def fit_logistic(
-    X: np.ndarray,
-    y: np.ndarray,
-    class_names: Sequence[str],
-    penalty: float = 0.03,
-    sample_weight: np.ndarray | None = None,
-) -> Head:
-    """Fit multinomial logistic regression with an L2 penalty.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features), float32
-        Embeddings; standardised here, which the head's arrays then undo.
-    y : ndarray of shape (n_samples,), int
-        Index of each sample's class in ``class_names``; every class must occur.
-    class_names : sequence of str
-        One name a class.
-    penalty : float
-        Inverse strength C of the penalty, scikit-learn's `C`, on standardised
-        embeddings.
-    sample_weight : ndarray of shape (n_samples,), optional
-        Non-negative; only ratios matter. Default: all equal.
-
-    Returns
-    -------
-    Head
-
-    Raises
-    ------
-    ValueError
-        If a class has no sample.
-
-    Notes
-    -----
-    scikit-learn's L-BFGS from zero: the same input gives the same head.
-    """
-    _check_classes(y, class_names)
-    n_classes = len(class_names)
-    weight = np.ones(len(y)) if sample_weight is None else sample_weight
-    mean, scale = X.mean(0), X.std(0) + 1e-6
-    # Its matrices are small: threads would mostly wait for each other.
-    with threadpool_limits(1):
-        fitted = LogisticRegression(C=penalty, max_iter=MAX_ITERATIONS).fit(
-            (X - mean) / scale, y, weight / weight.mean()
+def _list_type_samples(
+    dataset: Dataset, backbone: Backbone, recipe: Recipe, is_type: np.ndarray
+) -> list[Samples]:
+    """Embed what only the types' step is fitted on: colours, crops, dust."""
+    found = []
+    if RANDOM in recipe.colours:
+        X = embed(dataset, backbone, [View(recipe.size, colour=RANDOM)], is_type)
+        found.append(_label(dataset, is_type, X))
+    if recipe.crops:
+        X = _embed(dataset, backbone, RandomCrops(recipe.crops, recipe.size), is_type)
+        found.append(_label(dataset, is_type, X))
+    if "dark" not in dataset.class_names:
+        return found
+    dark = dataset.class_names.index("dark")
+    emission = dataset.manifest["label"].to_numpy() == "emission"
+    if recipe.dusty and emission.any():
+        maker = DustyCrops(recipe.dusty, recipe.size, with_clear=False)
+        X = _embed(dataset, backbone, maker, emission)
+        samples = _label(dataset, emission, X, "dusty")
+        found.append(samples._replace(y=np.full(len(samples.y), dark)))
+    for sky, number in SCENES.items() if recipe.scenes else ():
+        X = extract_simulated(
+            range(number), backbone, SimulatedScenes(sky, recipe.size)
         )
-    # With two classes scikit-learn fits one vector, the difference of the two.
-    signs = np.array([[-0.5], [0.5]]) if n_classes == 2 else np.eye(n_classes)
-    coef = (signs @ fitted.coef_ / scale).T
-    intercept = signs @ fitted.intercept_ - mean @ coef
-    return Head(
-        tuple(class_names), coef.astype(np.float32), intercept.astype(np.float32)
+        X = X[:, : len(COLOURS)].reshape(-1, X.shape[2])  # those with a nebula
+        groups = np.repeat([f"{sky} {i}" for i in range(number)], len(COLOURS))
+        kind = np.full(len(X), "scene")
+        found.append(Samples(X, np.full(len(X), dark), groups, kind))
+    return found
+
+
+def _embed(
+    dataset: Dataset,
+    backbone: Backbone,
+    views: Views,
+    mask: np.ndarray | None = None,
+) -> np.ndarray:
+    rows = dataset.manifest if mask is None else dataset.manifest[mask]
+    found = extract_features(list(rows["path"]), backbone, views)
+    for index, reason in found.failed.items():
+        raise SourceError(
+            f"{rows['path'].iloc[index]} could be read before, but now: {reason}; "
+            "fetch the source again"
+        )
+    return found.X
+
+
+def _label(
+    dataset: Dataset, mask: np.ndarray, X: np.ndarray, kind: str = PICTURE
+) -> Samples:
+    """Make a sample of each view (axis 1) of the pictures where ``mask`` is true."""
+    copies = X.shape[1]
+    return Samples(
+        X.reshape(-1, X.shape[2]),
+        np.repeat(dataset.y[mask], copies),
+        np.repeat(dataset.groups[mask], copies),
+        np.full(len(X) * copies, kind),
     )
 
 
-def fit_keras(
-    X: np.ndarray,
-    y: np.ndarray,
-    class_names: Sequence[str],
-    validation: tuple[np.ndarray, np.ndarray],
-    steps: int = ORIGINAL_STEPS,
-    learning_rate: float = ORIGINAL_LEARNING_RATE,
-    batch_size: int = ORIGINAL_BATCH_SIZE,
-    log_dir: Path | None = None,
-    random_state: int = RANDOM_STATE,
-) -> tuple[Head, dict[str, list[float]]]:
-    """Train a Keras dense layer by gradient descent, as the original's retraining did.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features), float32
-        Embeddings.
-    y : ndarray of shape (n_samples,), int
-        Classes.
-    class_names : sequence of str
-        One name a class.
-    validation : (X, y)
-        Embeddings and classes of other nebulae, for the curves only.
-    steps, learning_rate, batch_size : int, float, int
-        Of plain stochastic gradient descent; the defaults are the original's.
-    log_dir : Path, optional
-        Where TensorBoard finds the curves.
-    random_state : int
-        Seed of the shuffling.
-
-    Returns
-    -------
-    head : Head
-        The dense layer as a head.
-    history : dict of str to list of float
-        ``loss``, ``accuracy``, ``val_loss`` and ``val_accuracy``, one every
-        `STEPS_A_POINT` steps.
-    """
-    tf = import_tensorflow()
-    tf.keras.utils.set_random_seed(random_state)
-    n_features, n_classes = X.shape[1], len(class_names)
-    dense = tf.keras.layers.Dense(n_classes, kernel_initializer="zeros")
-    model = tf.keras.Sequential([tf.keras.Input((n_features,)), dense])
-    model.compile(
-        tf.keras.optimizers.SGD(learning_rate),
-        tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+def _join(parts: Sequence[Samples], shares: dict[str, float]) -> Samples:
+    return Samples(
+        np.concatenate([part.X for part in parts]),
+        np.concatenate([part.y for part in parts]),
+        np.concatenate([part.groups for part in parts]),
+        np.concatenate([part.kind for part in parts if part.kind is not None]),
+        shares,
     )
-    callbacks = [tf.keras.callbacks.TensorBoard(str(log_dir))] if log_dir else []
-    batches = tf.data.Dataset.from_tensor_slices((X, y)).shuffle(len(X), random_state)
-    fitted = model.fit(
-        batches.batch(batch_size).repeat(),
-        epochs=max(1, round(steps / STEPS_A_POINT)),
-        steps_per_epoch=min(steps, STEPS_A_POINT),
-        validation_data=validation,
-        callbacks=callbacks,
-        shuffle=False,  # the batches are shuffled already; Keras would warn
-        verbose=0,
-    )
-    coef, intercept = dense.get_weights()
-    return Head(tuple(class_names), coef, intercept), fitted.history
-
-
-def _cross_entropy(
-    logits: np.ndarray,
-    y: np.ndarray,
-    weight: np.ndarray,
-    accept: np.ndarray | None = None,
-) -> float:
-    right = np.eye(logits.shape[1], dtype=bool)[y]
-    if accept is not None:
-        right = right | accept
-    log_p = logsumexp(np.where(right, log_softmax(logits, axis=1), -np.inf), axis=1)
-    return float(-(weight * log_p).sum() / weight.sum())
-
-
-def _check_classes(y: np.ndarray, class_names: Sequence[str]) -> None:
-    absent = sorted(set(range(len(class_names))) - set(np.unique(y)))
-    if absent:
-        raise ValueError(f"no sample of class {[class_names[i] for i in absent]}")

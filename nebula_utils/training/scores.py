@@ -156,6 +156,12 @@ def make_weights(
     return (drawn / counts)[:, inverse]
 
 
+def weigh_nebulae(groups: np.ndarray) -> np.ndarray:
+    """Return one over the number of a nebula's pictures, for each picture."""
+    _, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    return 1 / counts[inverse]
+
+
 def compute_recall(p: Predictions, weights: np.ndarray) -> np.ndarray:
     """Return each class's recall, shape (n_weights, n_classes); NaN if it is absent."""
     is_class = np.eye(len(p.class_names))[p.y_true]
@@ -311,11 +317,12 @@ def score_head(
     p : Predictions
         Answers to the pictures as they are.
     changed : mapping of str to ndarray of shape (n_repeats, n_images, n_classes)
-        Answers to the same pictures in other colours; "grey" must be among them.
+        Answers to the same pictures in other colours, "grey" among them; all but grey
+        may be of the pictures of nebulae only.
     palettes : ndarray of shape (n_images,), str
         The palette of each picture.
     framed : mapping of str to ndarray, optional
-        Answers to the same pictures framed otherwise.
+        Answers to the same pictures framed otherwise, or to those of nebulae.
     random_split : Predictions, optional
         Answers had the split been random.
     sure : float, optional
@@ -328,23 +335,28 @@ def score_head(
     dict
         Keys as in interface.md; beside them ``strict_balanced_accuracy`` (one right
         type a picture), ``type_recall``, ``grey_type_recall`` and ``type_flip_rate``
-        (nebulae only, answers that must name a type), ``framing_flip_rate``, and
-        ``sure`` with ``share`` and ``accuracy``.
+        (nebulae only, answers that must name a type), ``framing_flip_rate`` with
+        the ``mean`` over the framings, and ``sure`` with ``share`` and ``accuracy``.
     """
     grey = p.replace(changed["grey"])
     types, grey_types = p.among_types(), grey.among_types()
+    nebulae = p.select(p.is_nebula)
 
     def score(metric: Metric, of: Predictions = p) -> Score:
         weights = make_weights(of.groups, of.y_true, random_state=random_state)
         return make_score(metric(of, weights), of.groups)
 
-    def flips(answers: Mapping[str, np.ndarray]) -> dict[str, Score]:
-        weights = make_weights(p.groups, p.y_true, random_state=random_state)
-        of = p.groups[p.is_nebula]
+    def flips(answers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        weights = make_weights(
+            nebulae.groups, nebulae.y_true, random_state=random_state
+        )
         return {
-            name: make_score(compute_flip_rate(p, y_proba, weights), of)
+            name: compute_flip_rate(nebulae, _pick_nebulae(p, y_proba), weights)
             for name, y_proba in answers.items()
         }
+
+    def describe(rates: Mapping[str, np.ndarray]) -> dict[str, Score]:
+        return {k: make_score(rate, nebulae.groups) for k, rate in rates.items()}
 
     def flip_types(of: Predictions, weights: np.ndarray) -> np.ndarray:
         return compute_flip_rate(of, grey_types.y_proba, weights)
@@ -354,6 +366,9 @@ def score_head(
 
     loose = score(compute_balanced_accuracy, random_split) if random_split else None
     worst = score(worst_group) | {"n_images": int(p.is_nebula.sum())}
+    reframed = flips(framed or {})
+    if reframed:
+        reframed["mean"] = np.mean(list(reframed.values()), axis=0)
     return {
         "balanced_accuracy": score(compute_balanced_accuracy),
         "balanced_accuracy_random_split": loose or _missing(p),
@@ -364,8 +379,8 @@ def score_head(
         "type_recall": score(compute_balanced_accuracy, types),
         "grey_type_recall": score(compute_balanced_accuracy, grey_types),
         "type_flip_rate": score(flip_types, types),
-        "flip_rate": flips(changed),
-        "framing_flip_rate": flips(framed or {}),
+        "flip_rate": describe(flips(changed)),
+        "framing_flip_rate": describe(reframed),
         "worst_group_recall": worst,
         "ece": score(compute_ece),
         "nebula_auroc": score(compute_nebula_auroc),
@@ -481,6 +496,11 @@ def _weighted_auroc(
     above, below = sum_ties(positive), sum_ties(~positive)
     beaten = np.cumsum(below, axis=1) - below / 2
     return _divide((above * beaten).sum(1), above.sum(1) * below.sum(1))
+
+
+def _pick_nebulae(p: Predictions, y_proba: np.ndarray) -> np.ndarray:
+    """Return the answers to the pictures of nebulae, if there are others."""
+    return y_proba[:, p.is_nebula] if y_proba.shape[1] == len(p.y_true) else y_proba
 
 
 def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -1,301 +1,306 @@
-"""The cross-validated study: one strategy, its embeddings, its out-of-fold answers.
+"""The cross-validated study: a recipe's heads, and what they answer out of fold.
 
-A *strategy* says how a head is trained and asked: which views of a picture are fitted,
-which are averaged into the embedding that is judged, and how classes are weighted.
+No nebula is fitted in the fold that asks about it. Under other colours than grey, and
+framed otherwise, only pictures of nebulae are asked about: the question there is
+whether colour or framing decides which nebula it is.
 """
 
-import itertools
-import logging
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+import pandas as pd
 from tqdm import tqdm
 
-from nebula_utils.bias.erasure import fit_eraser
-from nebula_utils.config import IMAGE_SIZE, OTHER, RANDOM_STATE
+from nebula_utils.config import OTHER, RANDOM_STATE
 from nebula_utils.counterfactuals.colour import REPORTED
 from nebula_utils.dataset import splits
 from nebula_utils.dataset.manifest import Dataset
 from nebula_utils.errors import SourceError
 from nebula_utils.features.backbone import Backbone
-from nebula_utils.features.extraction import extract_features
-from nebula_utils.features.views import CROPS, Preprocessing, View, apply_first
-from nebula_utils.training.discriminant import COLOUR, fit_folds
-from nebula_utils.training.fitting import Fit, Samples, compute_sample_weight, fit_head
-from nebula_utils.training.robust import make_robust_samples
-from nebula_utils.training.scores import Predictions
+from nebula_utils.features.views import apply_first
+from nebula_utils.files import load_or_compute
+from nebula_utils.training import calibration, scores
+from nebula_utils.training.fitting import (
+    RANDOM,
+    TWELVE,
+    Recipe,
+    Training,
+    embed,
+    fit_head,
+    make_training,
+)
+from nebula_utils.training.heads import Head, make_head, temper
+from nebula_utils.training.scores import Predictions, weigh_nebulae
 
-log = logging.getLogger(__name__)
-
-# Stellarium's textures fade to black at their edges, which a head could learn.
-INSIDE = {"stellarium": 0.85}
-# Asked of every picture; the other counterfactuals only of nebulae.
+FRAMINGS = ("smaller", "much_smaller", "larger", "off_centre", "turned")
+# Asked of every picture; all else only of nebulae.
 EVERYONE = ("as_is", "grey")
-CALIBRATION_FOLDS = 5
 MIN_FOLDS = 3
 N_JOBS = 2  # folds at once, each with one thread of linear algebra
 
-
-@dataclass(frozen=True)
-class Strategy:
-    """How a head is trained and how pictures are put to it.
-
-    Attributes
-    ----------
-    name : str
-        As in the tables.
-    train : tuple of View
-        Copies of each picture that are fitted, each as a sample of its own.
-    test : tuple of View
-        Views whose embeddings are averaged into the one that is judged.
-    balanced : bool
-        Whether every class weighs the same in the fit, and every nebula in a class.
-    method : {"logistic", "discriminant"}
-        How the head is fitted, by `training` or by `discriminant`.
-    deep : bool
-        Whether the last two layers are pooled (`Backbone.pool_two_layers`), or the
-        feature vector alone is used.
-    makes : {"views", "crops", "dust"}
-        Whether the ``train`` views are fitted, random crops of each picture instead,
-        or those and simulated dark nebulae (`robust`).
-    trim : bool
-        Whether a dark border is cut off each picture that is judged
-        (`images.trim_border`); else each source is cut as `INSIDE` says.
-    colour : float
-        What differences of colour add to the discriminant's covariance.
-    size : int
-        Side of the network's input, px, of what `robust` makes.
-    palettes : {"ignored", "balanced", "erased"}
-        ``"balanced"``: each palette in a class weighs the same, too, which is deep
-        feature reweighting with groups of type and palette (Kirichenko et al. 2022,
-        arXiv:2204.02937). ``"erased"``: so, and the palette is erased from the
-        embeddings first (`erasure`).
-    """
-
-    name: str
-    train: tuple[View, ...] = (View(),)
-    test: tuple[View, ...] = (View(),)
-    balanced: bool = False
-    method: str = "logistic"
-    deep: bool = False
-    trim: bool = False
-    makes: str = "views"
-    colour: float = COLOUR
-    size: int = IMAGE_SIZE
-    palettes: str = "ignored"
-
-    def adapt(self, backbone: Backbone) -> Backbone:
-        """Return the extractor as this strategy uses it."""
-        return backbone.pool_two_layers() if self.deep else backbone
-
-    def at_size(self, size: int) -> "Strategy":
-        """Return the strategy with every view's side scaled as 224 px to ``size``."""
-        scale = size / IMAGE_SIZE
-
-        def resize(views: tuple[View, ...]) -> tuple[View, ...]:
-            return tuple(v._replace(size=round(v.size * scale)) for v in views)
-
-        return replace(
-            self, train=resize(self.train), test=resize(self.test), size=size
-        )
-
-
 # The original tool's head: every picture once, as it is.
-PLAIN = Strategy("plain")
-BALANCED = Strategy("balanced", balanced=True)
-# A first counter-measure: copies in random colours, and grey beside colour when asked.
-RANDOMISED = Strategy(
-    "colour-randomised",
-    train=(
-        View(),
-        View(colour="grey"),
-        *(View(colour=f"random:{k}") for k in range(6)),
-    ),
-    test=(View(), View(colour="grey")),
-    balanced=True,
-)
-# Asked of the whole picture and of five crops; grey counts six times as much as colour.
-ROBUST = Strategy(
+PLAIN = Recipe("plain", balanced=False)
+BALANCED = Recipe("balanced")
+# What other photographers' pictures chose; see scripts/choose_head.py.
+ROBUST = Recipe(
     "robust",
-    test=tuple(
-        View(crop=crop, colour=colour)
-        for colour in ("as_is", *["grey"] * 6)
-        for crop in ("whole", *CROPS)
-    ),
-    balanced=True,
-    method="discriminant",
-    deep=True,
-    trim=True,
-    makes="dust",
+    TWELVE,
+    two_step=True,
+    colours=("as_is", "grey", RANDOM),
+    crops=6,
+    framed=4,
+    dusty=4,
 )
-
-
-# Other ways, and the robust one without one of its parts, for the ablation.
-_GREY = (View(colour="grey"),)
+RECIPES = {recipe.name: recipe for recipe in (PLAIN, BALANCED, ROBUST)}
+# Simpler ways, and the robust one without one of its parts.
 ABLATION = (
-    BALANCED,
-    Strategy("balanced by type and palette", balanced=True, palettes="balanced"),
-    Strategy("… and palette erased", balanced=True, palettes="erased"),
-    Strategy("luminance only", _GREY, _GREY, balanced=True),
-    RANDOMISED,
-    replace(ROBUST, name="robust without dust", makes="crops"),
-    replace(ROBUST, name="robust without the colour term", colour=0.0),
-    replace(ROBUST, name="robust, last layer only", deep=False),
-    replace(ROBUST, name="robust, one view", test=(View(), *_GREY * 6)),
-    replace(ROBUST, name="robust, asked in grey only", test=ROBUST.test[-6:]),
+    Recipe("as is and grey", colours=("as_is", "grey")),
+    replace(ROBUST, name="robust without dust", dusty=0),
+    replace(ROBUST, name="robust without framing", framed=0),
+    replace(ROBUST, name="robust, one head", two_step=False),
+    replace(ROBUST, name="robust, asked in colour only", views=TWELVE[::2]),
 )
+
+Plan = tuple[int, int, int]  # folds, repeats, seed
 
 
 @dataclass(frozen=True)
-class Embeddings:
-    """What a strategy sees of a dataset.
+class Study:
+    """A recipe's answers to pictures that its heads were not fitted on.
 
     Attributes
     ----------
-    train : Samples
-        What may be fitted.
-    test : dict of str to ndarray of shape (n_images, n_features), float32
-        The judged embedding of each picture ``"as_is"`` and under each colour
-        counterfactual; all but ``"grey"`` hold for nebulae only, for `other` the
-        picture as it is stands in.
-    """
-
-    train: Samples
-    test: dict[str, np.ndarray]
-
-
-def embed_dataset(
-    dataset: Dataset,
-    backbone: Backbone,
-    strategy: Strategy,
-    counterfactuals: Sequence[str] = REPORTED,
-) -> Embeddings:
-    """Embed a dataset as a strategy sees it.
-
-    Parameters
-    ----------
     dataset : Dataset
-        Pictures.
+        The pictures.
+    recipe : Recipe
+        How the heads were fitted and asked.
     backbone : Backbone
-        Loaded feature extractor.
-    strategy : Strategy
-        Which views.
-    counterfactuals : sequence of str
-        Names from `counterfactuals.COUNTERFACTUALS` to judge under.
-
-    Returns
-    -------
-    Embeddings
+        Feature extractor.
+    y_proba : dict of str to ndarray of shape (n_repeats, n, n_classes), float64
+        Calibrated answers ``"as_is"`` and under each change; those under another
+        change than grey are of the pictures of nebulae only, in their order.
+    temperature : float
+        Of the head that is fitted on all pictures.
+    framings : tuple of str
+        Which of the changes are framings; the others are colours.
+    random_split : ndarray of shape (1, n, n_classes), optional
+        Answers had the split been random.
+    training : Training, optional
+        What heads are fitted on; default: embedded when it is needed.
     """
-    y = dataset.y
-    backbone = strategy.adapt(backbone)
-    if strategy.makes == "views":
-        X = embed_pictures(dataset, backbone, strategy.train)
-        copies = X.shape[1]
-        train = Samples(
-            X.reshape(-1, X.shape[2]),
-            np.repeat(y, copies),
-            np.repeat(dataset.groups, copies),
-            None
-            if strategy.palettes == "ignored"
-            else np.repeat(dataset.palettes, copies),
+
+    dataset: Dataset
+    recipe: Recipe
+    backbone: Backbone
+    y_proba: dict[str, np.ndarray]
+    temperature: float = 1.0
+    framings: tuple[str, ...] = ()
+    random_split: np.ndarray | None = None
+    training: Training | None = None
+
+    @cached_property
+    def head(self) -> Head:
+        """The calibrated head that is fitted on all pictures."""
+        return self.fit_head()
+
+    @property
+    def predictions(self) -> Predictions:
+        """The answers to the pictures as they are."""
+        return self.predict_under("as_is")
+
+    @property
+    def is_nebula(self) -> np.ndarray:
+        """Whether each picture shows a nebula, shape (n_images,), bool."""
+        return self.dataset.manifest["label"].to_numpy() != OTHER
+
+    def predict_under(self, name: str) -> Predictions:
+        """Return the answers under one change of colour or framing.
+
+        Parameters
+        ----------
+        name : str
+            ``"as_is"`` and ``"grey"`` are of all pictures, others of nebulae only.
+        """
+        data, y_proba = self.dataset, self.y_proba[name]
+        mask = np.ones(len(data.y), bool) if name in EVERYONE else self.is_nebula
+        return Predictions(
+            data.y[mask],
+            y_proba,
+            data.groups[mask],
+            data.class_names,
+            data.accept[mask],
         )
-    else:
-        with_dust = strategy.makes == "dust"
-        train = make_robust_samples(dataset, backbone, strategy.size, with_dust)
-    asked = embed_questions(dataset, backbone, strategy, counterfactuals)
-    return Embeddings(train, asked)
+
+    def predict_random_split(self) -> Predictions:
+        """Return the answers had the split been random.
+
+        Raises
+        ------
+        ValueError
+            If `run_study` was not asked for them.
+        """
+        if self.random_split is None:
+            raise ValueError("run_study was called with random_split=False")
+        return self.predictions.replace(self.random_split)
+
+    def ask(
+        self, rows: np.ndarray | pd.Index
+    ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+        """Return the mean answers to some pictures by change, and the classes.
+
+        Parameters
+        ----------
+        rows : array of int
+            Rows of the dataset; where a change was not asked of one it has NaN.
+        """
+        rows = np.asarray(rows, int)
+        found = {}
+        for name, y_proba in self.y_proba.items():
+            answers = y_proba.mean(0)
+            if name not in EVERYONE:
+                everyone = np.full((len(self.is_nebula), answers.shape[1]), np.nan)
+                everyone[self.is_nebula] = answers
+                answers = everyone
+            found[name] = answers[rows]
+        return found, self.dataset.class_names
+
+    def score(self, sure: float = calibration.SURE) -> dict[str, Any]:
+        """Return every score that metrics.json holds of one head."""
+        loose = None if self.random_split is None else self.predict_random_split()
+        changes = {k: v for k, v in self.y_proba.items() if k != "as_is"}
+        framed = {k: changes.pop(k) for k in self.framings}
+        return scores.score_head(
+            self.predictions, changes, self.dataset.palettes, framed, loose, sure
+        )
+
+    def embed(self) -> np.ndarray:
+        """Return the embeddings of the test-time views, (n_images, n_views, d)."""
+        return embed(self.dataset, self.backbone, self.recipe.views)
+
+    def fit_head(self, without: Sequence[str] = ()) -> Head:
+        """Fit the head on all pictures but those of some nebulae.
+
+        Parameters
+        ----------
+        without : sequence of str
+            Groups of which nothing is fitted.
+
+        Returns
+        -------
+        Head
+            Calibrated on the out-of-fold answers; kept in the cache.
+        """
+        training, names = self.training, self.dataset.class_names
+        if training is None:
+            training = make_training(self.dataset, self.backbone, self.recipe)
+        left = np.array(sorted(without), str)
+
+        def compute() -> Mapping[str, np.ndarray]:
+            head = fit_head(training, self.recipe, names, left)
+            return head.list_arrays()
+
+        key = (training, self.recipe, names, left, sys.modules[fit_head.__module__])
+        head = make_head(load_or_compute("heads", key, compute))
+        head.temperature = self.temperature
+        return head
+
+    def predict(
+        self,
+        pictures: Dataset | pd.DataFrame,
+        changes: Sequence[str] = ("grey",),
+        without: Sequence[str] = (),
+    ) -> dict[str, np.ndarray]:
+        """Ask one head about pictures that it is not fitted on.
+
+        Parameters
+        ----------
+        pictures : Dataset or DataFrame
+            Of an outside set, or the held-out nebulae; the columns ``path`` and
+            ``label`` are read.
+        changes : sequence of str
+            Colours and framings in which they are asked about, too.
+        without : sequence of str
+            This study's groups that are not fitted, as they show the same nebulae.
+
+        Returns
+        -------
+        dict of str to ndarray of shape (n_images, n_classes), float64
+            Calibrated probabilities ``"as_is"`` and under each change, of every
+            picture.
+        """
+        table = pictures if isinstance(pictures, pd.DataFrame) else pictures.manifest
+        asked = Dataset(table.reset_index(drop=True), (), {}, table[:0])
+        head = self.fit_head(without) if len(without) else self.head
+        X = embed_changes(asked, self.backbone, self.recipe, changes, everyone=True)
+        return {name: head.predict_proba(x) for name, x in X.items()}
 
 
-def embed_questions(
+def run_study(
     dataset: Dataset,
     backbone: Backbone,
-    strategy: Strategy,
-    counterfactuals: Sequence[str] = REPORTED,
-) -> dict[str, np.ndarray]:
-    """Embed pictures as a strategy judges them.
-
-    Parameters
-    ----------
-    dataset, backbone, strategy, counterfactuals
-        As for `embed_dataset`.
-
-    Returns
-    -------
-    dict of str to ndarray of shape (n_images, n_features), float32
-        As `Embeddings.test`.
-    """
-    backbone = strategy.adapt(backbone)
-    asked = {name: apply_first(name, strategy.test) for name in counterfactuals}
-    asked = {"as_is": strategy.test, **asked}
-    everyone = {view for name in EVERYONE if name in asked for view in asked[name]}
-    rest = {view for views in asked.values() for view in views} - everyone
-    is_nebula = dataset.manifest["label"].to_numpy() != OTHER
-    found: dict[View, np.ndarray] = {}
-    for needed, mask in ((sorted(everyone), None), (sorted(rest), is_nebula)):
-        if needed:
-            X = embed_pictures(dataset, backbone, needed, mask, strategy.trim)
-            found |= {view: X[:, i] for i, view in enumerate(needed)}
-    test = {}
-    for name, views in asked.items():
-        if everyone.issuperset(views):
-            test[name] = np.mean([found[view] for view in views], axis=0)
-        else:
-            chosen = [found[v][is_nebula] if v in everyone else found[v] for v in views]
-            test[name] = test["as_is"].copy()
-            test[name][is_nebula] = np.mean(chosen, axis=0)
-    return test
-
-
-def embed_pictures(
-    dataset: Dataset,
-    backbone: Backbone,
-    views: Sequence[View],
-    mask: np.ndarray | None = None,
-    trim: bool = False,
-) -> np.ndarray:
-    """Embed views of a dataset's pictures, each source cut as `INSIDE` says.
+    recipe: Recipe,
+    plan: Plan = (5, 1, RANDOM_STATE),
+    changes: Sequence[str] = REPORTED,
+    framings: Sequence[str] = FRAMINGS,
+    random_split: bool = True,
+) -> Study:
+    """Cross-validate a recipe by nebula, or read the answers in the cache.
 
     Parameters
     ----------
     dataset : Dataset
         Pictures.
     backbone : Backbone
-        Loaded feature extractor.
-    views : sequence of View
-        Views of each picture.
-    mask : ndarray of shape (n_images,), bool, optional
-        Which pictures; default: all.
-    trim : bool
-        Cut dark borders off instead, whatever the source.
+        Feature extractor.
+    recipe : Recipe
+        How a head is fitted and asked.
+    plan : (int, int, int)
+        Folds, repeats and seed of the cross-validation.
+    changes : sequence of str
+        Names from `colour.COUNTERFACTUALS` in which pictures are asked about.
+    framings : sequence of str
+        Names from `framing.FRAMINGS`.
+    random_split : bool
+        Also run it once with a split by picture, to show how that flatters.
 
     Returns
     -------
-    ndarray of shape (n_masked, n_views, n_features), float32
+    Study
 
     Raises
     ------
+    LeakageError
+        If a group stands on both sides of a split.
     SourceError
-        If a picture that was sound before can't be read now.
+        If there are too few folds, or a class has fewer nebulae than folds.
     """
-    rows = dataset.manifest if mask is None else dataset.manifest[mask]
-    X = np.empty((len(rows), len(views), backbone.n_features), np.float32)
-    for source in rows["source"].unique():
-        here = np.flatnonzero(rows["source"].to_numpy() == source)
-        inside = 1.0 if trim else INSIDE.get(source, 1.0)
-        recipe = Preprocessing(tuple(views), inside, trim=trim)
-        found = extract_features(list(rows["path"].iloc[here]), backbone, recipe)
-        if found.failed:
-            index, reason = next(iter(found.failed.items()))
-            raise SourceError(
-                f"{rows['path'].iloc[here[index]]} could be read before, but now: "
-                f"{reason}; fetch the source again"
-            )
-        X[here] = found.X
-    return X
+    k, repeats, seed = plan
+    folds = make_splits(dataset, k, repeats, seed)
+    training = make_training(dataset, backbone, recipe)
+    X = embed_changes(dataset, backbone, recipe, (*changes, *framings))
+    y_proba, temperature = _cross_validate(dataset, training, recipe, X, folds)
+    loose = None
+    if random_split:
+        alone = dataset.ungroup()
+        parts = make_training(alone, backbone, recipe)
+        X = {"as_is": X["as_is"]}
+        folds = make_splits(alone, k, 1, seed)
+        loose = _cross_validate(alone, parts, recipe, X, folds)[0]["as_is"]
+    return Study(
+        dataset,
+        recipe,
+        backbone,
+        y_proba,
+        temperature,
+        tuple(framings),
+        loose,
+        training,
+    )
 
 
 def make_splits(
@@ -329,7 +334,7 @@ def make_splits(
         raise SourceError(
             f"can't split {thinnest} nebulae of the thinnest class into {n_splits} "
             f"folds: choose FOLDS from {MIN_FOLDS} to {max(MIN_FOLDS, thinnest)} "
-            "(three at least, as calibration splits the training folds again)"
+            "(three at least, as each fold is calibrated on the others)"
         )
     folds = list(
         splits.repeated_group_kfold(
@@ -341,129 +346,161 @@ def make_splits(
     return folds
 
 
-def cross_validate(
+def embed_changes(
     dataset: Dataset,
-    embeddings: Embeddings,
-    strategy: Strategy,
-    folds: Sequence[splits.Split],
+    backbone: Backbone,
+    recipe: Recipe,
+    changes: Sequence[str],
+    everyone: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Return out-of-fold probabilities.
+    """Embed pictures as a recipe asks about them, as they are and changed.
 
     Parameters
     ----------
-    dataset : Dataset
-        Pictures.
-    embeddings : Embeddings
-        Of this dataset, by `embed_dataset`.
-    strategy : Strategy
-        How a head is trained.
-    folds : sequence of (repeat, fold, train, test)
-        From `make_splits`.
+    dataset, backbone, recipe
+        As for `run_study`.
+    changes : sequence of str
+        Colours and framings.
+    everyone : bool
+        Whether every picture is asked about under every change.
 
     Returns
     -------
-    dict of str to ndarray of shape (n_repeats, n_images, n_classes), float64
-        One entry for each key of ``embeddings.test``.
+    dict of str to ndarray of shape (n, n_views, n_features), float32
+        ``"as_is"`` and ``"grey"`` of all pictures, other changes of nebulae only.
     """
+    asked = {"as_is": recipe.views}
+    asked |= {name: apply_first(name, recipe.views) for name in changes}
+    full = asked if everyone else [name for name in EVERYONE if name in asked]
+    common = list(dict.fromkeys(view for name in full for view in asked[name]))
+    rest = {view for views in asked.values() for view in views}.difference(common)
+    chosen = dataset.manifest["label"].to_numpy() != OTHER
+    X = embed(dataset, backbone, common)
+    found = {view: X[:, i] for i, view in enumerate(common)}
+    few = {view: x[chosen] for view, x in found.items()}
+    if rest and chosen.any():
+        order = sorted(rest)
+        X = embed(dataset, backbone, order, chosen)
+        few |= {view: X[:, i] for i, view in enumerate(order)}
+    return {
+        name: np.stack([(found if name in full else few)[v] for v in views], 1)
+        for name, views in asked.items()
+        if name in full or chosen.any()
+    }
+
+
+def list_doubtful(study: Study, n: int = 20) -> pd.DataFrame:
+    """List the pictures whose accepted labels the study doubts most.
+
+    Parameters
+    ----------
+    study : Study
+        Whose out-of-fold answers.
+    n : int
+        How many.
+
+    Returns
+    -------
+    DataFrame
+        ``row`` in the dataset, ``image_id``, ``nebula``, ``label``, ``accept``,
+        ``answer`` and ``self_confidence``, the probability of what is accepted [1]_,
+        lowest first.
+
+    References
+    ----------
+    .. [1] Northcutt et al. (2021), Confident learning, arXiv:1911.00068.
+    """
+    confidence = calibration.compute_truth_probability(study.predictions).mean(0)
+    rows = np.argsort(confidence, kind="stable")[:n]
+    found = study.dataset.manifest.iloc[rows]
+    answers = study.y_proba["as_is"].mean(0)[rows].argmax(1)
+    table = found[["image_id", "nebula", "label", "accept"]].reset_index(drop=True)
+    table.insert(0, "row", rows)
+    names = np.array(study.dataset.class_names)
+    return table.assign(
+        answer=names[answers], self_confidence=confidence[rows].round(3)
+    )
+
+
+def _cross_validate(
+    dataset: Dataset,
+    training: Training,
+    recipe: Recipe,
+    X: dict[str, np.ndarray],
+    folds: Sequence[splits.Split],
+) -> tuple[dict[str, np.ndarray], float]:
+    """Return calibrated out-of-fold answers by change, and the export's temperature."""
+
+    def compute() -> Mapping[str, np.ndarray]:
+        y_proba = _predict_folds(dataset, training, recipe, X, folds)
+        return {**y_proba, "temperature": _calibrate(dataset, y_proba, folds)}
+
+    code = sys.modules[__name__]
+    parts = [[*fold] for fold in folds]
+    known = [dataset.y, dataset.groups, dataset.accept, dataset.class_names]
+    found = load_or_compute(
+        "answers", (training, recipe, X, known, parts, code), compute
+    )
+    return found, float(found.pop("temperature"))
+
+
+def _predict_folds(
+    dataset: Dataset,
+    training: Training,
+    recipe: Recipe,
+    X: dict[str, np.ndarray],
+    folds: Sequence[splits.Split],
+) -> dict[str, np.ndarray]:
+    """Return out-of-fold answers, not calibrated."""
+    names, groups = dataset.class_names, dataset.groups
+    rows = {name: _list_rows(dataset, name) for name in X}
     n_repeats = 1 + max(repeat for repeat, _, _, _ in folds)
-    shape = (n_repeats, len(dataset.y), len(dataset.class_names))
-    y_proba = {name: np.full(shape, np.nan) for name in embeddings.test}
-    fits = _fit_folds(dataset, embeddings, strategy, folds)
-    progress = tqdm(total=len(folds), desc=strategy.name, unit="fold", disable=None)
-    with progress:
-        for (repeat, _, _, test), fit in zip(folds, fits, strict=True):
-            for name, X in embeddings.test.items():
-                y_proba[name][repeat, test] = fit.head.predict_proba(X[test])
-            progress.update()
+    y_proba = {
+        name: np.full((n_repeats, len(x), len(names)), np.nan) for name, x in X.items()
+    }
+
+    def fit(fold: splits.Split) -> Head:
+        _, _, train, test = fold
+        return fit_head(training, recipe, names, groups[test], len(train))
+
+    with ThreadPoolExecutor(N_JOBS) as pool:
+        fits = tqdm(
+            pool.map(fit, folds), recipe.name, len(folds), unit="fold", disable=None
+        )
+        for (repeat, _, _, test), head in zip(folds, fits, strict=True):
+            for name, x in X.items():
+                mine = np.isin(rows[name], test)
+                y_proba[name][repeat, mine] = head.predict_proba(x[mine])
     return y_proba
 
 
-def fit_strategy(
-    dataset: Dataset,
-    embeddings: Embeddings,
-    strategy: Strategy,
-    rows: np.ndarray | None = None,
-) -> Fit:
-    """Fit a strategy's head on some of the pictures, or on all.
+def _calibrate(
+    dataset: Dataset, y_proba: dict[str, np.ndarray], folds: Sequence[splits.Split]
+) -> np.ndarray:
+    """Calibrate answers in place, each fold by the others; return one for the export.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        Pictures.
-    embeddings : Embeddings
-        Of this dataset, by `embed_dataset`.
-    strategy : Strategy
-        How a head is trained.
-    rows : ndarray of int, optional
-        Pictures that may be used; nothing of another picture's nebula takes part.
-        Default: all.
-
-    Returns
-    -------
-    Fit
+    The temperatures are chosen on the pictures as they are.
     """
-    groups = dataset.groups
-    rows = np.arange(len(groups)) if rows is None else rows
-    samples = embeddings.train.without(np.setdiff1d(groups, groups[rows]))
-    judged = _judge(dataset, embeddings, rows)
-    names = dataset.class_names
-    if strategy.method == "logistic":
-        if strategy.palettes == "erased":
-            return _fit_erased(samples, judged, names, strategy.balanced)
-        return fit_head(samples, judged, names, strategy.balanced)
-    inner = splits.repeated_group_kfold(judged.y, judged.groups, CALIBRATION_FOLDS, 1)
-    tests = [test for _, _, _, test in inner]
-    return fit_folds(samples, judged, names, tests, strategy.colour)[1]
+    rows = {name: _list_rows(dataset, name) for name in y_proba}
+    raw = y_proba["as_is"].copy()
+    for repeat, answers in enumerate(raw):
+        tests = [test for r, _, _, test in folds if r == repeat]
+        found = calibration.fit_temperatures(
+            answers, dataset.accept, dataset.groups, tests
+        )
+        for test, temperature in zip(tests, found, strict=True):
+            for name, values in y_proba.items():
+                mine = np.isin(rows[name], test)
+                values[repeat, mine] = temper(values[repeat, mine], temperature)
+    n = len(raw)
+    weight = np.tile(weigh_nebulae(dataset.groups), n)
+    accept = np.tile(dataset.accept, (n, 1))
+    flat = raw.reshape(-1, raw.shape[2])
+    return np.array(calibration.fit_temperature(flat, accept, weight))
 
 
-def _fit_erased(
-    samples: Samples, judged: Samples, names: Sequence[str], balanced: bool
-) -> Fit:
-    """Fit on embeddings without a trace of the kind; answer for those with."""
-    assert samples.kind is not None
-    weight = compute_sample_weight(samples, balanced)
-    eraser = fit_eraser(samples.X, samples.kind, weight)
-    samples = samples._replace(X=eraser.apply(samples.X))
-    judged = judged._replace(X=eraser.apply(judged.X))
-    fit = fit_head(samples, judged, names, balanced)
-    return fit._replace(head=eraser.merge(fit.head))
-
-
-def _judge(dataset: Dataset, embeddings: Embeddings, rows: np.ndarray) -> Samples:
-    return Samples(
-        embeddings.test["as_is"][rows],
-        dataset.y[rows],
-        dataset.groups[rows],
-        accept=dataset.accept[rows],
-    )
-
-
-def _fit_folds(
-    dataset: Dataset,
-    embeddings: Embeddings,
-    strategy: Strategy,
-    folds: Sequence[splits.Split],
-) -> Iterator[Fit]:
-    """Yield the fit of each fold, in order."""
-    if strategy.method == "discriminant":
-        judged = _judge(dataset, embeddings, np.arange(len(dataset.y)))
-        for _, repeat in itertools.groupby(folds, key=lambda fold: fold[0]):
-            tests = [test for _, _, _, test in repeat]
-            names, colour = dataset.class_names, strategy.colour
-            yield from fit_folds(embeddings.train, judged, names, tests, colour)[0]
-        return
-
-    def fit(fold: splits.Split) -> Fit:
-        return fit_strategy(dataset, embeddings, strategy, fold[2])
-
-    with threadpool_limits(1), ThreadPoolExecutor(N_JOBS) as pool:
-        yield from pool.map(fit, folds)
-
-
-def predict_study(
-    dataset: Dataset, y_proba: dict[str, np.ndarray], name: str = "as_is"
-) -> Predictions:
-    """Put answers and truth together for `evaluate`."""
-    return Predictions(
-        dataset.y, y_proba[name], dataset.groups, dataset.class_names, dataset.accept
-    )
+def _list_rows(dataset: Dataset, name: str) -> np.ndarray:
+    """Return the rows of the dataset that are asked about under a change."""
+    if name in EVERYONE:
+        return np.arange(len(dataset.y))
+    return np.flatnonzero(dataset.manifest["label"].to_numpy() != OTHER)

@@ -15,7 +15,7 @@ from nebula_utils.config import CLASS_NAMES, NEBULA_TYPES
 from nebula_utils.counterfactuals.flips import Shift
 from nebula_utils.errors import ImageError, ModelError
 from nebula_utils.images.reading import to_float
-from nebula_utils.training.heads import Head
+from nebula_utils.training.heads import make_linear_head
 
 
 @pytest.fixture
@@ -68,7 +68,9 @@ def test_one_rule_says_what_is_sure(
 def test_without_a_class_other_nebula_is_not_known(picture: Path) -> None:
     """A model that knows nebulae only does not say that a cat is one."""
     whole = make_classifier()
-    head = Head(NEBULA_TYPES, whole.head.coef[:, :6], whole.head.intercept[:6])
+    head = make_linear_head(
+        NEBULA_TYPES, whole.head.coef_[:, :6], whole.head.intercept_[:6]
+    )
     assert replace(whole, head=head).classify(picture).nebula is None
 
 
@@ -124,7 +126,7 @@ def test_the_map_lights_what_speaks_for_a_class(classifier: Classifier) -> None:
     red = backbone.weights[0] / np.square(backbone.weights[0]).sum()
     coef = np.zeros((8, 7), np.float32)
     coef[:, 1] = red
-    head = Head(CLASS_NAMES, coef, np.zeros(7, np.float32))
+    head = make_linear_head(CLASS_NAMES, coef, np.zeros(7, np.float32))
     views = (classifier.views[0],)
     found = replace(classifier, head=head, views=views).map_evidence(image)[..., 1]
     top, left = np.unravel_index(found.argmax(), found.shape)
@@ -197,16 +199,3 @@ def test_a_damaged_or_older_model_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "model.json").write_text(text)
     with pytest.raises(ModelError, match="run `make reproduce` again"):
         load_classifier(tmp_path)
-
-
-def test_several_columns_of_a_class_count_as_its_logit_does() -> None:
-    """The weights of a class are the gradient of its logit at that embedding."""
-    rng = np.random.default_rng(3)
-    coef = rng.normal(size=(4, 3))
-    head = Head(("a", "b"), coef, rng.normal(size=3), np.array([0, 1, 1]))
-    x, step = rng.normal(size=4), 1e-6
-    numeric = [
-        (head.decision_function(x + step * e) - head.decision_function(x)) / step
-        for e in np.eye(4)
-    ]
-    assert head.weigh_classes(x) == pytest.approx(np.array(numeric), abs=1e-4)

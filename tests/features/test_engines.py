@@ -6,19 +6,13 @@ import types
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-from fake_classifier import SURE
 
-from nebula_utils.classifier.classifier import Classifier, load_classifier
-from nebula_utils.config import CLASS_NAMES
 from nebula_utils.errors import BackboneError, ModelError, NebulaError
 from nebula_utils.features import backbone as backbones
 from nebula_utils.features import engines
 from nebula_utils.features.backbone import load_backbone, load_lite
 from nebula_utils.features.extraction import extract_features
-from nebula_utils.features.views import View
-from nebula_utils.training.heads import Head
 
 
 def test_a_missing_or_damaged_model_file(tmp_path: Path) -> None:
@@ -175,41 +169,3 @@ def test_a_network_that_cannot_be_converted_is_run_by_tensorflow(monkeypatch, tm
     monkeypatch.setattr(engines, "TensorFlowEngine", lambda folder: engine)
     loaded = load_backbone("odd")
     assert loaded.engine is engine and loaded.file is None and loaded.n_features == 4
-
-
-@pytest.mark.slow
-def test_export_and_load_give_equal_answers(
-    backbone, manifest: pd.DataFrame, tmp_path: Path
-) -> None:
-    """What `nebula classify` loads answers as the classifier that was exported."""
-    from nebula_utils.dataset.manifest import make_dataset
-    from nebula_utils.training.export import export_classifier
-
-    n_classes = len(CLASS_NAMES)
-    dataset = make_dataset(
-        manifest.assign(group=manifest["nebula"], palette="red"), min_nebulae=1
-    )
-    rng = np.random.default_rng(1)
-    coef = rng.normal(0, 0.3, (backbone.n_features, n_classes)).astype(np.float32)
-    head = Head(CLASS_NAMES, coef, np.zeros(n_classes, np.float32))
-    views = (View(), View(colour="grey"))
-    X = rng.random((len(manifest), backbone.n_features), dtype=np.float32)
-    about = {"calibration": {"sure": SURE._asdict()}}
-    export_classifier(
-        tmp_path, head, backbone, views, ("grey", "blue"), 0.2, dataset, X, about
-    )
-    path = Path(manifest["path"].iloc[0])
-    loaded = load_classifier(tmp_path)
-    mine = Classifier(head, backbone, views, ("grey", "blue"), 0.2, SURE).classify(path)
-    theirs = loaded.classify(path)
-    for name in CLASS_NAMES:
-        for strip in ("grey", "blue"):
-            difference = (
-                mine.counterfactuals[strip][name] - theirs.counterfactuals[strip][name]
-            )
-            assert abs(difference) < 1e-3
-        assert abs(mine.probabilities[name] - theirs.probabilities[name]) < 1e-3
-    assert mine.label == theirs.label
-    assert len(theirs.neighbours) == 4
-    assert set(loaded.examples["label"]) == set(CLASS_NAMES)
-    assert not list(tmp_path.glob("*.pkl")) and (tmp_path / "labels.txt").is_file()

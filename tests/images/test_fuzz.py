@@ -15,7 +15,7 @@ from nebula_utils.classifier.classifier import Classifier, Result
 from nebula_utils.config import CLASS_NAMES
 from nebula_utils.errors import ImageError
 from nebula_utils.features.views import View
-from nebula_utils.training.heads import Head
+from nebula_utils.training.heads import make_linear_head
 
 N_CASES = 1500  # of each of the four formats
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF)
@@ -34,7 +34,9 @@ class ConstantBackbone:
 def make_classifier() -> Classifier:
     """Build a classifier that costs nothing but the decoding."""
     n = len(CLASS_NAMES)
-    head = Head(CLASS_NAMES, np.zeros((2, n), np.float32), np.zeros(n, np.float32))
+    head = make_linear_head(
+        CLASS_NAMES, np.zeros((2, n), np.float32), np.zeros(n, np.float32)
+    )
     return Classifier(head, ConstantBackbone(), (View(16),), ("grey",), 0.2, SURE)
 
 

@@ -1,0 +1,150 @@
+"""Gradient descent as the original trained its last layer, beside logistic fits."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nebula_utils.config import RANDOM_STATE
+from nebula_utils.features.quiet import import_tensorflow
+from nebula_utils.training.fitting import fit_head
+from nebula_utils.training.heads import LinearHead, make_linear_head
+from nebula_utils.training.study import Study, make_splits
+
+# How the original's retrain.py trained its last layer by default.
+ORIGINAL_STEPS = 4000
+ORIGINAL_LEARNING_RATE = 0.01
+ORIGINAL_BATCH_SIZE = 100
+STEPS_A_POINT = 100  # of the learning curves
+
+
+class KerasTrial(NamedTuple):
+    """Gradient descent against logistic regression on one split by nebula.
+
+    Attributes
+    ----------
+    history : dict of str to list of float
+        Losses and accuracies, one an epoch.
+    logistic_loss : float
+        Cross-entropy of the logistic head on the same test pictures, nats.
+    agreement : float
+        Share of the test pictures that both heads call the same.
+    accuracy, logistic_accuracy : float
+        Share of right answers of either.
+    n_test : int
+        Test pictures.
+    """
+
+    history: dict[str, list[float]]
+    logistic_loss: float
+    agreement: float
+    accuracy: float
+    logistic_accuracy: float
+    n_test: int
+
+
+def fit_keras(
+    X: np.ndarray,
+    y: np.ndarray,
+    class_names: Sequence[str],
+    validation: tuple[np.ndarray, np.ndarray],
+    steps: int = ORIGINAL_STEPS,
+    log_dir: Path | None = None,
+    random_state: int = RANDOM_STATE,
+) -> tuple[LinearHead, dict[str, list[float]]]:
+    """Train a Keras dense layer by stochastic gradient descent.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features), float32
+        Embeddings.
+    y : ndarray of shape (n_samples,), int
+        Classes.
+    class_names : sequence of str
+        One name a class.
+    validation : (X, y)
+        Embeddings and classes of other nebulae, for the curves only.
+    steps : int
+        How many.
+    log_dir : Path, optional
+        Where TensorBoard finds the curves.
+    random_state : int
+        Seed of the shuffling.
+
+    Returns
+    -------
+    head : LinearHead
+        The dense layer as a head.
+    history : dict of str to list of float
+        ``loss``, ``accuracy``, ``val_loss`` and ``val_accuracy``, one every
+        `STEPS_A_POINT` steps.
+    """
+    tf = import_tensorflow()
+    tf.keras.utils.set_random_seed(random_state)
+    dense = tf.keras.layers.Dense(len(class_names), kernel_initializer="zeros")
+    model = tf.keras.Sequential([tf.keras.Input((X.shape[1],)), dense])
+    model.compile(
+        tf.keras.optimizers.SGD(ORIGINAL_LEARNING_RATE),
+        tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    callbacks = [tf.keras.callbacks.TensorBoard(str(log_dir))] if log_dir else []
+    batches = tf.data.Dataset.from_tensor_slices((X, y)).shuffle(len(X), random_state)
+    fitted = model.fit(
+        batches.batch(ORIGINAL_BATCH_SIZE).repeat(),
+        epochs=max(1, round(steps / STEPS_A_POINT)),
+        steps_per_epoch=min(steps, STEPS_A_POINT),
+        validation_data=validation,
+        callbacks=callbacks,
+        shuffle=False,  # the batches are shuffled already; Keras would warn
+        verbose=0,
+    )
+    return make_linear_head(class_names, *dense.get_weights()), fitted.history
+
+
+def compare_with_keras(
+    study: Study,
+    n_splits: int,
+    random_state: int = RANDOM_STATE,
+    steps: int = ORIGINAL_STEPS,
+    log_dir: Path | None = None,
+) -> KerasTrial:
+    """Train a Keras dense layer on the first fold, and compare it with logistic.
+
+    Parameters
+    ----------
+    study : Study
+        Of a recipe that fits every picture once.
+    n_splits, random_state : int
+        Of the cross-validation.
+    steps : int
+        Of gradient descent.
+    log_dir : Path, optional
+        Where TensorBoard finds the curves.
+
+    Returns
+    -------
+    KerasTrial
+    """
+    data, training = study.dataset, study.training
+    if training is None:
+        raise ValueError("a study that was cross-validated is needed")
+    _, _, train, test = make_splits(data, n_splits, 1, random_state)[0]
+    X, y = study.embed()[test, 0], data.y[test]
+    left = np.unique(data.groups[test])
+    samples = training.types.without(left)
+    keras, history = fit_keras(
+        samples.X, samples.y, data.class_names, (X, y), steps, log_dir, random_state
+    )
+    logistic = fit_head(training, study.recipe, data.class_names, left, len(train))
+    y_proba, y_logistic = keras.predict_proba(X), logistic.predict_proba(X)
+    one, two = y_proba.argmax(1), y_logistic.argmax(1)
+    return KerasTrial(
+        history,
+        float(-np.log(y_logistic[np.arange(len(y)), y]).mean()),
+        float((one == two).mean()),
+        float((one == y).mean()),
+        float((two == y).mean()),
+        len(y),
+    )
