@@ -112,11 +112,10 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         raise SourceError(f"{path} can't be read as a CSV table: {error}") from error
     if "file" not in table and "id" not in table:
         raise SourceError(f"{path} has no column 'file': add it, one picture a row")
-    table = table.apply(lambda column: column.str.strip())
+    table = table.fillna("").apply(lambda column: column.str.strip())  # short lines
     for column in set(NUMBERS) & set(table):
-        wrong = pd.to_numeric(table[column], errors="coerce").isna() & table[column].ne(
-            ""
-        )
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        wrong = numbers.isna() & table[column].ne("")
         if wrong.any():
             text = table.loc[wrong, column].iloc[0]
             raise SourceError(f"{path}: {text!r} in column {column} is no number")
@@ -205,10 +204,8 @@ def guess_nebula(stem: str, counted: bool = True) -> str:
         for first in range(len(words) - length + 1)
     ]
     # Of single letters only the first word's count: "DEM L 316A" is not LDN 316.
-    numbers = [
-        " ".join(words[i:j]) for i, j in ends if i == 0 or words[i][1:2].isalpha()
-    ]
-    numbers = [part for part in numbers if canonical(part)]
+    parts = [" ".join(words[i:j]) for i, j in ends if i == 0 or words[i][1:2].isalpha()]
+    numbers = [part for part in parts if canonical(part)]
     names = [stem, stripped, re.sub(r"(?<=\d)-\d\d?$", "", stripped), *numbers]
     for candidate in (*names, *_list_words(words)):
         nebula = find(candidate)

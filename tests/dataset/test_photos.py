@@ -146,7 +146,7 @@ def test_manifest_decides_what_is_listed(folder, caplog):
         "file,class,nebula,flag,accept,licence\n"
         "dark/a.png,dark,barnard-150,,emission|dark,CC0\n"
         "emission/c.png,,,infrared,,\n"
-        "dark/gone.png,dark,x,,,\n",
+        "dark/gone.png,dark,x\n",
     )
     table = photos.load_photos(place)
     assert table["image_id"].tolist() == ["photos/dark/a", "photos/emission/c"]
