@@ -6,6 +6,10 @@ Each setting starts from an empty feature cache and ends in one row: checked cel
 tests that failed, and how far the scores are from the committed ones, as a share of
 the room that `metrics_tolerance` gives them. `make test-portable` runs all settings,
 which takes as many times as long as `make test`.
+
+oneDNN (TensorFlow) and OpenBLAS (NumPy) have switches for their kernels. XNNPACK
+(LiteRT) has none, so two settings let every library take the processor for an older
+one, by answering CPUID otherwise (`other_processor.c`; x86-64 Linux with cc).
 """
 
 import argparse
@@ -23,14 +27,15 @@ from metrics_tolerance import Difference, compare_metrics
 from nebula_utils.config import REPOSITORY, cache_dir
 from nebula_utils.workflow.pipeline import KERNEL_ENVIRONMENT
 
-KERNELS = str(Path(__file__).parent / "kernels")
+OTHER_PROCESSOR = Path(__file__).parent / "other_processor.c"
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 SETTINGS = {
     "as-it-is": {},
     "sse41": {"ONEDNN_MAX_CPU_ISA": "SSE41", "OPENBLAS_CORETYPE": "Nehalem"},
     "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "OPENBLAS_CORETYPE": "Haswell"},
     "no-onednn": {"TF_ENABLE_ONEDNN_OPTS": "0"},
-    "no-xnnpack": {"PYTHONPATH": KERNELS},
+    "avx2-cpu": {"NEBULA_CPU": "avx2"},
+    "avx-cpu": {"NEBULA_CPU": "avx"},
     "1-thread": dict.fromkeys(THREADS, "1"),
     "2-threads": dict.fromkeys(THREADS, "2"),
 }
@@ -61,10 +66,15 @@ def run_setting(name: str, notebooks_only: bool = False) -> tuple[int, int, str]
     """Run notebooks and tests; return how many failed of each, and what differs."""
     fresh = REPOSITORY / ".check" / "reports"
     with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, **KERNEL_ENVIRONMENT, **SETTINGS[name]}
+        if "NEBULA_CPU" in environment:
+            library = build_other_processor(Path(folder))
+            if not library:
+                return 0, 0, "not tried: this machine can't answer CPUID otherwise"
+            environment["LD_PRELOAD"] = str(library)
         for kept in KEPT:
             if (cache_dir() / kept).exists():
                 (Path(folder) / kept).symlink_to(cache_dir() / kept)
-        environment = {**os.environ, **KERNEL_ENVIRONMENT, **SETTINGS[name]}
         environment |= {"NEBULA_CACHE": folder, "NEBULA_FRESH_REPORTS": str(fresh)}
         cells = run_pytest([sys.executable, "scripts/check_notebooks.py"], environment)
         told = describe_differences(compare_with_committed(fresh / "metrics.json"))
@@ -73,6 +83,19 @@ def run_setting(name: str, notebooks_only: bool = False) -> tuple[int, int, str]
         words = [sys.executable, "-m", "pytest", "tests", "-q", "-n", "2"]
         words += ["--dist", "loadfile", "-m", "not browser", "-p", "no:cacheprovider"]
         return cells, run_pytest(words, environment), told
+
+
+def build_other_processor(folder: Path) -> Path | None:
+    """Compile what answers CPUID otherwise; None where that can't work."""
+    library = folder / "other_processor.so"
+    command = ["cc", "-O2", "-shared", "-fPIC", "-o", str(library)]
+    probe = {**os.environ, "NEBULA_CPU": "avx2", "LD_PRELOAD": str(library)}
+    try:
+        subprocess.run([*command, str(OTHER_PROCESSOR), "-ldl"], check=True)
+        subprocess.run([sys.executable, "-c", ""], env=probe, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return library
 
 
 def run_pytest(words: list[str], environment: dict[str, str]) -> int:
