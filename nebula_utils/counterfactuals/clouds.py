@@ -25,19 +25,8 @@ def make_fractal_field(
 ) -> tuple[Floats, Floats]:
     """Make two independent Gaussian random fields with the power spectrum k^−beta.
 
-    Parameters
-    ----------
-    shape : tuple of 2 ints
-        Height and width in pixels.
-    beta : float
-        Slope of the power spectrum in two dimensions; larger is smoother.
-    random_state : int or Generator
-        Seed.
-
-    Returns
-    -------
-    tuple of 2 ndarrays of float32, shape (h, w)
-        Mean 0, standard deviation 1; the edges join those on the other side.
+    Both (h, w), of mean 0 and standard deviation 1; larger `beta` is smoother, and the
+    edges join those on the other side.
     """
     rng = np.random.default_rng(random_state)
     amplitude = np.exp(np.float32(-beta / 2) * _log_frequency(shape))
@@ -59,8 +48,6 @@ def make_column_density(
 
     Parameters
     ----------
-    shape : tuple of 2 ints
-        Height and width in pixels.
     beta : float, default 2.8
         Slope of the power spectrum of ln N.
     sigma : float, default 0.6
@@ -68,8 +55,6 @@ def make_column_density(
     tail : float, optional
         Above one sigma the lognormal goes over into a power law, P(>N) ∝ N^−tail;
         1.5 to 3 where stars form. Without it, lognormal throughout.
-    random_state : int or Generator, default 0
-        Seed.
 
     Returns
     -------
@@ -85,14 +70,10 @@ def make_envelope(shape: tuple[int, int], kind: str, random_state: Seed) -> Floa
 
     Parameters
     ----------
-    shape : tuple of 2 ints
-        Height and width in pixels.
     kind : str
         One of `KINDS`: a winding "filament" or several, Bok "globule"s, an irregular
         "cloud", a broad "lane" across the picture as in the Milky Way, or a "ridge"
         that comes in from one side with pillars, as the Horsehead's.
-    random_state : int or Generator
-        Seed.
 
     Returns
     -------
@@ -141,14 +122,10 @@ def make_dust_screen(
 
     Parameters
     ----------
-    shape : tuple of 2 ints
-        Height and width in pixels.
     a_v : float
         Extinction in magnitudes that the densest percent of the picture reaches.
     kind, beta, sigma, tail
         See `make_envelope` and `make_column_density`.
-    random_state : int or Generator, default 0
-        Seed.
 
     Returns
     -------
@@ -165,13 +142,6 @@ def make_dust_screen(
 @lru_cache(maxsize=4)
 def make_galactic_dust(shape: tuple[int, int], random_state: Seed) -> Floats:
     """Make the dust of the Galactic plane: lanes along a band across the picture.
-
-    Parameters
-    ----------
-    shape : tuple of 2 ints
-        Height and width in pixels.
-    random_state : int or Generator
-        Seed.
 
     Returns
     -------

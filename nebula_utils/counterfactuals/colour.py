@@ -8,8 +8,9 @@ most interventions below keep it *exactly*: the colour changes, the greyscale
 picture doesn't. Where a colour of that brightness doesn't exist on a screen it is
 made paler, never darker or lighter.
 
-Every intervention is a function images -> images: float32 in [0, 1], RGB, of shape
-(..., h, w, 3); it copies, so the input is left as it was.
+Every intervention is a function images -> images: float32 in [0, 1], sRGB-encoded, of
+shape (..., h, w, 3); it copies, so the input is left as it was. Arrays that are not
+floating point or have no three channels at their end raise an ImageError.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,23 +41,7 @@ _COLD_SECTOR = (-90.0, 15.0)  # pure blue lies at -5, cyan at -77
 
 
 def to_grey(images: Images) -> Images:
-    """Take the colour away: every channel becomes the luma.
-
-    Parameters
-    ----------
-    images : ndarray of float32, shape (..., h, w, 3)
-        Pictures, sRGB-encoded, in [0, 1].
-
-    Returns
-    -------
-    ndarray of float32, shape (..., h, w, 3)
-        Three equal channels. Applied twice it changes nothing more.
-
-    Raises
-    ------
-    ImageError
-        If the array isn't floating point or has no three channels at its end.
-    """
+    """Take the colour away: every channel becomes the luma."""
     luma = _luma(_check(images))
     return np.repeat(luma[..., np.newaxis], 3, axis=-1)
 
@@ -66,24 +51,17 @@ def tint(images: Images, rgb: Colour, amount: float = 1.0) -> Images:
 
     Dark pixels go towards black, pixels brighter than the tint itself towards white.
 
+    ``to_grey`` of the result equals ``to_grey`` of the input.
+
     Parameters
     ----------
-    images : ndarray of float32, shape (..., h, w, 3)
-        Pictures, sRGB-encoded, in [0, 1].
     rgb : sequence of 3 floats
         The colour, in [0, 1], not black: `RED`, `BLUE`, `GOLD` or one's own.
     amount : float, default 1
         1 replaces the colours, 0 leaves them; between the two a partial tint.
 
-    Returns
-    -------
-    ndarray of float32, shape (..., h, w, 3)
-        ``to_grey`` of the result equals ``to_grey`` of the input.
-
     Raises
     ------
-    ImageError
-        If the array isn't floating point or has no three channels at its end.
     ValueError
         If `rgb` isn't three numbers, or is black.
     """
@@ -104,22 +82,12 @@ def tint(images: Images, rgb: Colour, amount: float = 1.0) -> Images:
 def white_balance(images: Images, gains: Colour) -> Images:
     """Multiply the channels by gains, as a wrong white balance or an airglow does.
 
+    Clipped at 1, as an overexposed channel is.
+
     Parameters
     ----------
-    images : ndarray of float32, shape (..., h, w, 3)
-        Pictures, sRGB-encoded, in [0, 1].
     gains : sequence of 3 floats
         Positive factors of R, G, B; scaled so that the luma of a grey pixel stays.
-
-    Returns
-    -------
-    ndarray of float32, shape (..., h, w, 3)
-        Clipped at 1, as an overexposed channel is.
-
-    Raises
-    ------
-    ImageError
-        If the array isn't floating point or has no three channels at its end.
     """
     factors = np.asarray(gains, np.float32)
     return np.minimum(_check(images) * (factors / (factors @ LUMA)), np.float32(1))
@@ -128,22 +96,12 @@ def white_balance(images: Images, gains: Colour) -> Images:
 def saturate(images: Images, factor: float) -> Images:
     """Multiply the chroma (the distance from grey) and keep the luma.
 
+    Colours that a screen can't show are paler than asked, of the same luma.
+
     Parameters
     ----------
-    images : ndarray of float32, shape (..., h, w, 3)
-        Pictures, sRGB-encoded, in [0, 1].
     factor : float
         0 gives grey, 1 changes nothing, 2 doubles the saturation.
-
-    Returns
-    -------
-    ndarray of float32, shape (..., h, w, 3)
-        Colours that a screen can't show are paler than asked, of the same luma.
-
-    Raises
-    ------
-    ImageError
-        If the array isn't floating point or has no three channels at its end.
     """
     images = _check(images)
     luma = _luma(images)
@@ -153,22 +111,12 @@ def saturate(images: Images, factor: float) -> Images:
 def rotate_hue(images: Images, degrees: float) -> Images:
     """Turn every hue by one angle in the (Cb, Cr) plane of BT.709; keep the luma.
 
+    Colours that a screen can't show are paler than asked, of the same luma.
+
     Parameters
     ----------
-    images : ndarray of float32, shape (..., h, w, 3)
-        Pictures, sRGB-encoded, in [0, 1].
     degrees : float
         The angle; 180 makes red cyan and blue yellow.
-
-    Returns
-    -------
-    ndarray of float32, shape (..., h, w, 3)
-        Colours that a screen can't show are paler than asked, of the same luma.
-
-    Raises
-    ------
-    ImageError
-        If the array isn't floating point or has no three channels at its end.
     """
     images = _check(images)
     turned = images.reshape(-1, 3) @ _rotation(degrees).T
@@ -178,23 +126,16 @@ def rotate_hue(images: Images, degrees: float) -> Images:
 def swap_channels(images: Images, order: Sequence[int] = (2, 1, 0)) -> Images:
     """Put the channels in another order.
 
+    Its luma differs from that of the input wherever there was colour.
+
     Parameters
     ----------
-    images : ndarray of float32, shape (..., h, w, 3)
-        Pictures, sRGB-encoded, in [0, 1].
     order : sequence of 3 ints, default (2, 1, 0)
         Channel i of the result is channel ``order[i]`` of the input; the default
         exchanges red and blue.
 
-    Returns
-    -------
-    ndarray of float32, shape (..., h, w, 3)
-        Its luma differs from that of the input wherever there was colour.
-
     Raises
     ------
-    ImageError
-        If the array isn't floating point or has no three channels at its end.
     ValueError
         If `order` isn't a permutation of 0, 1, 2.
     """
@@ -217,20 +158,11 @@ def apply_palette(images: Images, palette: str) -> Images:
 
     Parameters
     ----------
-    images : ndarray of float32, shape (..., h, w, 3)
-        Pictures, sRGB-encoded, in [0, 1].
     palette : {"SHO", "HOO"}
         Which line feeds red, green, blue: S sulphur, H hydrogen, O oxygen.
 
-    Returns
-    -------
-    ndarray of float32, shape (..., h, w, 3)
-        Recoloured pictures.
-
     Raises
     ------
-    ImageError
-        If the array isn't floating point or has no three channels at its end.
     ValueError
         If the palette is unknown.
     """
@@ -245,28 +177,48 @@ def apply_palette(images: Images, palette: str) -> Images:
     raise ValueError(f'palette is "SHO" or "HOO", got {palette!r}')
 
 
+def shift(
+    images: Images, hue: float = 0.0, saturation: float = 1.0, palette: str = "natural"
+) -> Images:
+    """Change palette, hue and saturation at once, as far as asked: one pass.
+
+    Parameters
+    ----------
+    hue : float, default 0
+        See `rotate_hue`.
+    saturation : float, default 1
+        See `saturate`.
+    palette : {"natural", "HOO", "SHO"}
+        Applied first; see `apply_palette`.
+
+    Raises
+    ------
+    ValueError
+        If the palette is unknown.
+    """
+    images = _check(images)
+    if palette != "natural":
+        images = apply_palette(images, palette)
+    if hue == 0 and saturation == 1:
+        return images.copy()
+    planes = np.ascontiguousarray(images.reshape(-1, 3).T)
+    chroma = (np.float32(saturation) * _rotation(hue)) @ planes
+    composed = _compose(_luma(planes.T), chroma.T)
+    return composed.reshape(images.shape)
+
+
 def stretch(images: Images, softening: float) -> Images:
     """Lift faint parts by an inverse hyperbolic sine, all channels alike.
 
     After Lupton et al. 2004 (PASP 116, 133), but on encoded values: a further
     stretch on top of the one a published picture already has.
 
+    Black stays black and white stays white.
+
     Parameters
     ----------
-    images : ndarray of float32, shape (..., h, w, 3)
-        Pictures, sRGB-encoded, in [0, 1].
     softening : float
         Positive; the larger, the stronger. Near 0 nothing changes.
-
-    Returns
-    -------
-    ndarray of float32, shape (..., h, w, 3)
-        Black stays black and white stays white.
-
-    Raises
-    ------
-    ImageError
-        If the array isn't floating point or has no three channels at its end.
     """
     factor = np.float32(softening)
     scaled = np.arcsinh(_check(images) * factor) / np.arcsinh(factor)
@@ -276,22 +228,12 @@ def stretch(images: Images, softening: float) -> Images:
 def adjust_gamma(images: Images, gamma: float) -> Images:
     """Raise every channel to a power: above 1 darker, below 1 lighter.
 
+    Black stays black and white stays white.
+
     Parameters
     ----------
-    images : ndarray of float32, shape (..., h, w, 3)
-        Pictures, sRGB-encoded, in [0, 1].
     gamma : float
         Positive exponent.
-
-    Returns
-    -------
-    ndarray of float32, shape (..., h, w, 3)
-        Black stays black and white stays white.
-
-    Raises
-    ------
-    ImageError
-        If the array isn't floating point or has no three channels at its end.
     """
     return np.power(_check(images), np.float32(gamma))
 
@@ -304,24 +246,14 @@ COUNTERFACTUALS: dict[str, Intervention] = {
     "blue": partial(tint, rgb=BLUE),
     "gold": partial(tint, rgb=GOLD),
     "swapped": swap_channels,
-    "hue180": partial(rotate_hue, degrees=180.0),
-    "SHO": partial(apply_palette, palette="SHO"),
-    "HOO": partial(apply_palette, palette="HOO"),
-    "warm": partial(white_balance, gains=(1.25, 1.0, 0.7)),
-    "cool": partial(white_balance, gains=(0.75, 1.0, 1.3)),
-    "stretch": partial(stretch, softening=4.0),
-    "gamma": partial(adjust_gamma, gamma=1.5),
 }
-REPORTED = ("grey", "saturated", "red", "blue", "gold", "swapped")
+REPORTED = tuple(COUNTERFACTUALS)
 # These change no pixel's luma, so what is grey afterwards was the same grey before.
-LUMA_KEEPING = ("grey", "saturated", "red", "blue", "gold", "hue180")
+LUMA_KEEPING = ("grey", "saturated", "red", "blue", "gold")
 
 
 def randomise_colour(
-    images: Images,
-    random_state: int,
-    strength: float = 1.0,
-    indices: Sequence[int] | None = None,
+    images: Images, random_state: int, indices: Sequence[int] | None = None
 ) -> Images:
     """Make one copy a picture with colours drawn at random, for training.
 
@@ -336,8 +268,6 @@ def randomise_colour(
         Pictures, sRGB-encoded, in [0, 1].
     random_state : int
         Seed, 0 or larger.
-    strength : float, default 1
-        From 0 (nothing changes) to 1: scales every probability and every width.
     indices : sequence of n ints, optional
         What tells the pictures apart, 0 to n − 1 by default. The draw depends on
         `random_state` and this number only, so batches may be cut in any way.
@@ -349,8 +279,6 @@ def randomise_colour(
 
     Raises
     ------
-    ImageError
-        If the array isn't floating point of shape (n, h, w, 3).
     ValueError
         If there aren't as many indices as pictures.
     """
@@ -361,28 +289,18 @@ def randomise_colour(
     numbers = range(len(images)) if indices is None else indices
     for copy, image, number in zip(copies, images, numbers, strict=True):
         rng = np.random.default_rng([random_state, int(number)])
-        copy[...] = _randomise_one(image, rng, strength)
+        copy[...] = _randomise_one(image, rng)
     return copies
 
 
 def measure_chroma(image: Images) -> float:
     """Return how colourful a picture is, whatever its brightness.
 
-    Parameters
-    ----------
-    image : ndarray of float32, shape (h, w, 3)
-        A picture, sRGB-encoded, in [0, 1].
-
     Returns
     -------
     float
         Sum of max(R, G, B) − min(R, G, B) over the sum of max(R, G, B): the
         saturation of HSV, weighted by brightness. 0 is grey (and black), 1 pure hue.
-
-    Raises
-    ------
-    ImageError
-        If the array isn't floating point or has no three channels at its end.
     """
     red, green, blue = np.moveaxis(_check(image), -1, 0)
     largest = np.maximum(np.maximum(red, green), blue)
@@ -394,11 +312,6 @@ def measure_chroma(image: Images) -> float:
 def compute_palette(image: Images) -> str:
     """Put a picture into one of four palettes, the groups of the colour analysis.
 
-    Parameters
-    ----------
-    image : ndarray of float32, shape (h, w, 3)
-        A picture, sRGB-encoded, in [0, 1].
-
     Returns
     -------
     str
@@ -406,11 +319,6 @@ def compute_palette(image: Images) -> str:
         (with orange and magenta) or "blue" (with teal) if the mean colour lies
         there and is at least `LEANING` (mean chroma vector in the (Cb, Cr) plane
         over mean luma) away from grey; else "mixed" (with green and yellow).
-
-    Raises
-    ------
-    ImageError
-        If the array isn't floating point or has no three channels at its end.
     """
     image = _check(image)
     if measure_chroma(image) < MONO_CHROMA:
@@ -446,16 +354,14 @@ def _luma(images: Images) -> Images:
 
 def _compose(luma: Images, chroma: Images) -> Images:
     """Add luma and chroma, the latter shortened until all channels are in [0, 1]."""
+    # Plane by plane: three times as fast as with the channels side by side.
+    planes = np.ascontiguousarray(np.moveaxis(chroma, -1, 0))
     tiny = np.float32(1e-9)
-    red, green, blue = chroma[..., 0], chroma[..., 1], chroma[..., 2]
-    highest = np.maximum(np.maximum(red, green), blue)
-    lowest = np.minimum(np.minimum(red, green), blue)
-    limit = np.minimum(
-        (1 - luma) / np.maximum(highest, tiny), luma / np.maximum(-lowest, tiny)
-    )
-    chroma = chroma * np.minimum(limit, np.float32(1))[..., np.newaxis]
-    chroma += luma[..., np.newaxis]
-    return np.clip(chroma, 0, 1, out=chroma)
+    limit = (1 - luma) / np.maximum(planes.max(0), tiny)
+    np.minimum(limit, luma / np.maximum(-planes.min(0), tiny), out=limit)
+    planes *= np.minimum(limit, np.float32(1), out=limit)
+    planes += luma
+    return np.ascontiguousarray(np.moveaxis(np.clip(planes, 0, 1, out=planes), 0, -1))
 
 
 def _rotation(degrees: float) -> NDArray[np.float32]:
@@ -473,21 +379,17 @@ def _rotation(degrees: float) -> NDArray[np.float32]:
     return (from_chroma @ turn @ to_chroma).astype(np.float32)
 
 
-def _randomise_one(image: Images, rng: np.random.Generator, strength: float) -> Images:
-    kind = rng.random() / strength if strength > 0 else 1.0
+def _randomise_one(image: Images, rng: np.random.Generator) -> Images:
+    kind = rng.random()
     if kind < 0.25:
         image = to_grey(image)
     else:
-        if kind < 0.5:
-            image = _tint_at_random(image, rng)
-        else:
-            image = _shift_at_random(image, rng, strength)
-        if rng.random() < 0.5 * strength:
-            image = white_balance(image, np.exp(rng.normal(0, 0.2 * strength, 3)))
-    if strength > 0:
-        image = adjust_gamma(image, float(np.exp(rng.normal(0, 0.25 * strength))))
-    if rng.random() < 0.33 * strength:
-        image = stretch(image, float(rng.uniform(0.5, 4.0)) * strength)
+        image = (_tint_at_random if kind < 0.5 else _shift_at_random)(image, rng)
+        if rng.random() < 0.5:
+            image = white_balance(image, np.exp(rng.normal(0, 0.2, 3)))
+    image = adjust_gamma(image, float(np.exp(rng.normal(0, 0.25))))
+    if rng.random() < 0.33:
+        image = stretch(image, float(rng.uniform(0.5, 4.0)))
     return image
 
 
@@ -497,13 +399,9 @@ def _tint_at_random(image: Images, rng: np.random.Generator) -> Images:
     return tint(image, 0.15 + 0.85 * wheel, amount=float(rng.uniform(0.4, 1.0)))
 
 
-def _shift_at_random(
-    image: Images, rng: np.random.Generator, strength: float
-) -> Images:
-    if strength == 0:
-        return image
-    image = rotate_hue(image, float(rng.uniform(-180, 180)) * strength)
-    image = saturate(image, float(np.exp(rng.normal(0, 0.5 * strength))))
-    if rng.random() < 0.3 * strength:
+def _shift_at_random(image: Images, rng: np.random.Generator) -> Images:
+    image = rotate_hue(image, float(rng.uniform(-180, 180)))
+    image = saturate(image, float(np.exp(rng.normal(0, 0.5))))
+    if rng.random() < 0.3:
         image = swap_channels(image, rng.permutation(3).tolist())
     return image

@@ -33,54 +33,23 @@ ALBEDO = 0.6  # of interstellar dust in visible light (Draine 2003, ARA&A 41, 24
 
 
 @lru_cache(maxsize=64)
-def compute_reddening(r_v: float = 3.1, law: str = "G23") -> tuple[float, ...]:
-    """Return A_λ / A_V in the red, green and blue channel.
+def compute_reddening(r_v: float = 3.1) -> tuple[float, ...]:
+    """Return A_λ / A_V at 620, 540 and 460 nm by Gordon et al. 2023 (ApJ 950, 86).
 
-    Parameters
-    ----------
-    r_v : float, default 3.1
-        A_V / E(B − V): 3.1 in diffuse gas, up to 5.5 in dense clouds.
-    law : {"G23", "F19", "CCM89"}, default "G23"
-        Gordon et al. 2023 (ApJ 950, 86), Fitzpatrick et al. 2019 (ApJ 886, 108) or
-        Cardelli et al. 1989 (ApJ 345, 245), from `dust_extinction`.
-
-    Returns
-    -------
-    tuple of 3 floats
-        At 620, 540 and 460 nm, larger in blue than in red.
-
-    Raises
-    ------
-    ValueError
-        If the law is unknown or not defined for this `r_v`.
+    `r_v` is A_V / E(B − V): 3.1 in diffuse gas, up to 5.5 in dense clouds.
     """
     from astropy import units
-    from dust_extinction import parameter_averages
+    from dust_extinction.parameter_averages import G23
 
-    if law not in ("G23", "F19", "CCM89"):
-        raise ValueError(f'law is "G23", "F19" or "CCM89", got {law!r}')
-    curve = getattr(parameter_averages, law)
-    try:
-        ratios = curve(Rv=r_v)(np.array(stars.WAVELENGTHS_NM) * units.nm)
-    except Exception as error:  # the class it raises differs between releases
-        raise ValueError(f"{law} is not defined for R_V = {r_v}: {error}") from error
+    ratios = G23(Rv=r_v)(np.array(stars.WAVELENGTHS_NM) * units.nm)
     return tuple(float(ratio) for ratio in ratios)
 
 
 def compute_tau(a_v: Floats | float, r_v: float = 3.1) -> Floats:
-    """Turn an extinction in magnitudes into optical depths of the channels.
+    """Turn extinction in magnitudes (...) into optical depths (..., 3) of the channels.
 
-    Parameters
-    ----------
-    a_v : float or ndarray of float32, shape (...)
-        Visual extinction in magnitudes, at least 0.
-    r_v : float, default 3.1
-        See `compute_reddening`; rounded to 0.1, so that few values are computed.
-
-    Returns
-    -------
-    ndarray of float32, shape (..., 3)
-        τ_λ = A_V · (A_λ / A_V) / 1.086 in red, green, blue.
+    τ_λ = A_V · (A_λ / A_V) / 1.086; `r_v` is rounded to 0.1, so that few values of
+    `compute_reddening` are needed.
     """
     ratios = np.array(compute_reddening(round(float(r_v), 1)), np.float32)
     scaled = ratios / np.float32(MAGNITUDES_PER_TAU)
@@ -101,64 +70,13 @@ def encode_srgb(light: Floats) -> Floats:
     return np.clip(np.where(light <= 0.0031308, light * 12.92, power), 0, 1)
 
 
-def apply_dust(
-    images: Floats,
-    a_v: Floats | float,
-    r_v: float = 3.1,
-    foreground: float = 0.0,
-    cloudshine: Floats | float = 0.0,
-) -> Floats:
-    """Look at pictures through a screen of dust.
-
-    Parameters
-    ----------
-    images : ndarray of float32, shape (..., h, w, 3)
-        Pictures, sRGB-encoded, in [0, 1].
-    a_v : float or ndarray of float32, shape (..., h, w)
-        Visual extinction of each pixel in magnitudes, at least 0.
-    r_v : float, default 3.1
-        Total to selective extinction.
-    foreground : float, default 0
-        Share of the light, from 0 to 1, that arises in front of the dust.
-    cloudshine : float or ndarray of 3 floats, default 0
-        Linear light of the starlight that the cloud scatters, `scatter` times this.
-
-    Returns
-    -------
-    ndarray of float32, shape (..., h, w, 3)
-        Where `a_v` is 0 the input, to rounding (1e-6).
-
-    Raises
-    ------
-    ImageError
-        If the pictures aren't floating point or have no three channels.
-    ValueError
-        If an extinction is negative or not a number.
-    """
-    images = _check(images)
-    if not np.min(a_v) >= 0:
-        raise ValueError("an extinction is at least 0 magnitudes")
-    tau = compute_tau(a_v, r_v)
-    return encode_srgb(_screen(decode_srgb(images), tau, foreground, cloudshine))
-
-
 def scatter(tau: Floats) -> Floats:
     """Return the starlight that a cloud scatters to us, its "cloudshine".
 
     Single scattering in a plane slab lit evenly from both faces: ω/2 · [(1 − e^−2τ)/2
     + τ e^−τ], which rises with τ, peaks near τ = 1 and falls to ω/4: thin dust glows
     bluish, denser dust brown, the core stays dark, as in the pictures of Foster &
-    Goodman 2006 (ApJ 636, L105).
-
-    Parameters
-    ----------
-    tau : ndarray of float32, shape (...)
-        Optical depth.
-
-    Returns
-    -------
-    ndarray of float32, shape (...)
-        Scattered light in units of the light that falls on either face.
+    Goodman 2006 (ApJ 636, L105). In units of the light that falls on either face.
     """
     half = np.exp(-tau)
     return (ALBEDO / 2 * ((1 - half**2) / 2 + tau * half)).astype(np.float32)

@@ -29,7 +29,7 @@ class Shift:
     saturation : float
         Factor of the distance from grey, at least 0.
     palette : {"natural", "HOO", "SHO"}
-        Applied first; see `colour.apply_palette`.
+        Applied first; see `colour.shift`.
     """
 
     hue: float = 0.0
@@ -38,13 +38,7 @@ class Shift:
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Change a picture; the neutral shift returns it as it is."""
-        if self.palette != "natural":
-            image = colour.apply_palette(image, self.palette)
-        if self.hue:
-            image = colour.rotate_hue(image, self.hue)
-        if self.saturation != 1:
-            image = colour.saturate(image, self.saturation)
-        return image
+        return colour.shift(image, self.hue, self.saturation, self.palette)
 
 
 class Flip(NamedTuple):

@@ -40,17 +40,9 @@ class Stars:
 
 
 def compute_star_colour(temperature: NDArray[np.floating] | float) -> Floats:
-    """Return the linear RGB of black bodies, green = 1, the Sun white.
+    """Return the linear RGB (..., 3) of black bodies of some kelvin (...), green = 1.
 
-    Parameters
-    ----------
-    temperature : float or ndarray, shape (...)
-        Effective temperature in kelvin, positive.
-
-    Returns
-    -------
-    ndarray of float32, shape (..., 3)
-        Planck's law at `WAVELENGTHS_NM`, divided by that of the Sun.
+    Planck's law at `WAVELENGTHS_NM` divided by that of the Sun, which is white.
     """
     kelvin = np.asarray(temperature, np.float64)[..., np.newaxis]
     exponent = _HC_OVER_K / np.array(WAVELENGTHS_NM)
@@ -148,21 +140,11 @@ def make_psf(
 
 
 def paint_stars(stars: Stars, psf: Floats) -> Floats:
-    """Paint stars onto a black picture, in linear light.
+    """Paint stars onto a black picture (h, w, 3) of the size of `psf`, linear light.
 
-    Parameters
-    ----------
-    stars : Stars
-        What to paint.
-    psf : ndarray of float32, shape (h, w)
-        From `make_psf`; gives the size of the picture.
-
-    Returns
-    -------
-    ndarray of float32, shape (h, w, 3)
-        Each star shares its flux between four pixels (bilinear), then comes the
-        profile. The sum over the picture is the sum of the fluxes: light that
-        leaves at one edge comes in at the other.
+    Each star shares its flux between four pixels (bilinear), then comes the profile.
+    The sum over the picture is the sum of the fluxes: light that leaves at one edge
+    comes in at the other.
     """
     height, width = psf.shape
     corner = np.floor(stars.positions).astype(np.int64)
@@ -210,6 +192,8 @@ class Development:
     ) -> "Development":
         """Choose the stretch that shows the median of a scene at a given level.
 
+        White is the 99.8th percentile.
+
         Parameters
         ----------
         scene : ndarray of float32, shape (h, w, 3)
@@ -221,10 +205,6 @@ class Development:
         saturation : float, default 1
             Factor of the distance from grey.
 
-        Returns
-        -------
-        Development
-            The black point, the white point (99.8th percentile) and the midtone.
         """
         dark, middle, white = np.percentile(scene[::2, ::2], [1, 50, 99.8])
         floor = float(black * dark)
@@ -235,18 +215,10 @@ class Development:
         return cls(floor, floor + span, midtone, saturation)
 
     def apply(self, scene: Floats) -> Floats:
-        """Turn linear light into an encoded picture.
+        """Turn linear light (..., h, w, 3) into an encoded picture in [0, 1].
 
-        Parameters
-        ----------
-        scene : ndarray of float32, shape (..., h, w, 3)
-            Linear light.
-
-        Returns
-        -------
-        ndarray of float32, shape (..., h, w, 3)
-            In [0, 1], by the midtones transfer function that astrophotographers use,
-            (m − 1) x / ((2 m − 1) x − m).
+        By the midtones transfer function that astrophotographers use,
+        (m − 1) x / ((2 m − 1) x − m).
         """
         x = (scene - np.float32(self.black)) / np.float32(self.white - self.black)
         x = np.clip(x, 0, 1)
@@ -259,94 +231,22 @@ class Development:
 
 
 def add_noise(scene: Floats, deviates: Floats, noise: float, middle: float) -> Floats:
-    """Add photon noise in its Gaussian limit.
+    """Add photon noise, in its Gaussian limit, to linear light (h, w, 3).
 
-    Parameters
-    ----------
-    scene : ndarray of float32, shape (h, w, 3)
-        Linear light.
-    deviates : ndarray of float32, shape (h, w, 3)
-        Normal deviates, the same for two scenes that differ in nothing else.
-    noise : float
-        Standard deviation at the level `middle`, as a share of it; elsewhere it goes
-        as the square root of the light.
-    middle : float
-        A level of light, for example the median of the scene.
-
-    Returns
-    -------
-    ndarray of float32, shape (h, w, 3)
-        At least 0.
+    `deviates` are normal, and the same for two scenes that differ in nothing else;
+    `noise` is the standard deviation at the level `middle`, as a share of it;
+    elsewhere it goes as the square root of the light.
     """
     amplitude = np.sqrt(scene * np.float32(noise**2 * middle))
     return np.maximum(scene + amplitude * deviates, np.float32(0))
 
 
-def simulate_star_field(
-    shape: tuple[int, int],
-    density: float,
-    random_state: int,
-    fwhm: float = 1.6,
-    glow: float = 2.0,
-    gradient: float = 0.3,
-    noise: float = 0.04,
-    level: float = 0.15,
-) -> Floats:
-    """Simulate a photograph of a plain star field.
-
-    Parameters
-    ----------
-    shape : tuple of 2 ints
-        Height and width in pixels.
-    density : float
-        Stars a pixel: 0.002 far from the Galaxy, 0.05 in the Milky Way.
-    random_state : int
-        Seed.
-    fwhm : float, default 1.6
-        Width of the stars in pixels.
-    glow : float, default 2
-        Unresolved light a pixel, in units of the light of stars of flux 1 at the
-        same density, plus a constant sky.
-    gradient : float, default 0.3
-        Relative change of density and glow across the picture.
-    noise : float, default 0.04
-        Photon noise, see `add_noise`.
-    level : float, default 0.15
-        Encoded value of the median.
-
-    Returns
-    -------
-    ndarray of float32, shape (h, w, 3)
-        Encoded picture in [0, 1].
-    """
-    rng = np.random.default_rng(random_state)
-    slant = make_gradient(shape, gradient, rng)
-    stars = draw_stars(slant, rng.poisson(density * slant.size), rng)
-    scene = paint_stars(stars, make_psf(shape, fwhm))
-    scene += (glow * density * slant + 0.02)[..., np.newaxis]
-    deviates = rng.standard_normal(scene.shape, np.float32)
-    scene = add_noise(scene, deviates, noise, float(np.median(scene)))
-    return Development.fit(scene, level).apply(scene)
-
-
 def make_gradient(
     shape: tuple[int, int], change: float, random_state: int | np.random.Generator
 ) -> Floats:
-    """Make a slope of mean 1 in a random direction.
+    """Make a slope (h, w) of mean 1 in a random direction.
 
-    Parameters
-    ----------
-    shape : tuple of 2 ints
-        Height and width in pixels.
-    change : float
-        Difference between the corners it joins, from 0 to 2.
-    random_state : int or Generator
-        Seed.
-
-    Returns
-    -------
-    ndarray of float32, shape (h, w)
-        Between 1 − change/2 and 1 + change/2.
+    It runs from 1 − change/2 to 1 + change/2 between two corners.
     """
     angle = np.random.default_rng(random_state).uniform(0, 2 * np.pi)
     rows = np.linspace(-0.5, 0.5, shape[0], dtype=np.float32)[:, np.newaxis]
