@@ -87,22 +87,7 @@ class Backbone:
         return slice(None) if self.two_layers else self._vector
 
     def embed(self, images: np.ndarray) -> np.ndarray:
-        """Embed a batch of pictures.
-
-        Parameters
-        ----------
-        images : ndarray of shape (n_images, height, width, 3), float32
-            RGB in [0, 1]; any height and width of at least 32 px.
-
-        Returns
-        -------
-        ndarray of shape (n_images, n_features), float32
-
-        Raises
-        ------
-        BackboneError
-            If the network can't take pictures of this shape.
-        """
+        """Return the embeddings only; see `embed_with_map`."""
         return self.embed_with_map(images)[0]
 
     def embed_with_map(
@@ -113,12 +98,17 @@ class Backbone:
         Parameters
         ----------
         images : ndarray of shape (n_images, height, width, 3), float32
-            RGB in [0, 1].
+            RGB in [0, 1]; any height and width of at least 32 px.
 
         Returns
         -------
         embeddings : ndarray of shape (n_images, n_features), float32
         maps : ndarray of shape (n_images, height / 32, width / 32, n_map) or None
+
+        Raises
+        ------
+        BackboneError
+            If the network can't take pictures of this shape.
         """
         vectors, maps = self.engine.run(images)
         return vectors[:, self._columns], maps
@@ -126,13 +116,8 @@ class Backbone:
     def pool_two_layers(self) -> "Backbone":
         """Return the extractor that pools the last two layers, if the network can.
 
-        Returns
-        -------
-        Backbone
-            Its embedding is the mean of layer 12, the mean of layer 13 (the feature
-            vector itself) and the standard deviation of layer 13 over the picture,
-            3072 numbers; the same extractor again if the network gives no more than
-            the feature vector.
+        Its embedding is the mean of layer 12, the mean of layer 13 (the feature vector
+        itself) and the standard deviation of layer 13 over the picture, 3072 numbers.
         """
         if self.n_features == self.engine.n_outputs:
             return self
@@ -155,10 +140,6 @@ def load_backbone(name: str = DEFAULT_BACKBONE, engine: str = FLOAT32) -> Backbo
         See `engines.choose_engine`; a network that can't be converted for LiteRT is
         run by TensorFlow. Features of two engines never share a cache.
 
-    Returns
-    -------
-    Backbone
-
     Raises
     ------
     BackboneError
@@ -179,20 +160,14 @@ def load_backbone(name: str = DEFAULT_BACKBONE, engine: str = FLOAT32) -> Backbo
 
 
 def load_lite(file: Path, sha256: str, n_features: int) -> Backbone:
-    """Load a network that was exported with a classifier; TensorFlow is not needed.
+    """Load the ``.tflite`` file of an exported classifier, without TensorFlow.
 
     Parameters
     ----------
     file : Path
-        A ``.tflite`` file.
-    sha256 : str
-        Fingerprint of the backbone that it is from.
-    n_features : int
-        Length of that backbone's embedding.
-
-    Returns
-    -------
-    Backbone
+        The file.
+    sha256, n_features : str, int
+        Of the backbone that it is from.
 
     Raises
     ------
@@ -209,11 +184,7 @@ def resolve_backbone(name: str = DEFAULT_BACKBONE) -> Path:
     Parameters
     ----------
     name : str
-        A name from `MOBILENETS`, a TF-Hub handle, or a SavedModel folder.
-
-    Returns
-    -------
-    Path
+        As for `load_backbone`.
 
     Raises
     ------
@@ -233,23 +204,7 @@ def resolve_backbone(name: str = DEFAULT_BACKBONE) -> Path:
 
 
 def prepare_backbone(name: str = DEFAULT_BACKBONE) -> Path:
-    """Do all that is slow about a feature extractor: get it, and convert it.
-
-    Parameters
-    ----------
-    name : str
-        As for `resolve_backbone`.
-
-    Returns
-    -------
-    Path
-        Its SavedModel folder.
-
-    Raises
-    ------
-    BackboneError
-        If it can't be had.
-    """
+    """Get an extractor as `resolve_backbone` does, and convert it: what is slow."""
     folder = resolve_backbone(name)
     _convert(folder, compute_weights_sha256(folder))
     return folder

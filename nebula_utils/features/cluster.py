@@ -62,10 +62,8 @@ def fill_store(
     ----------
     paths : sequence of Path or str
         Files that all workers see, or addresses that fsspec opens.
-    backbone : Backbone
-        The feature extractor, as this machine has it.
-    network : tuple of str
-        What ``load`` takes: name and engine. Each worker loads it once.
+    backbone, network : Backbone, tuple of str
+        The extractor as this machine has it, and what ``load`` made it of.
     scheduler : str
         ``"local"`` for worker processes on this machine, or an address such as
         ``tcp://10.0.0.1:8786``.

