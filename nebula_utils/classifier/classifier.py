@@ -24,6 +24,7 @@ from nebula_utils.training.heads import FORMAT_VERSION, Head, load_head
 
 BATCH = 8  # views in a forward pass: one shape for all, as each costs 30 MB
 N_NEIGHBOURS = 4
+PICTURES = ("neighbours.npz", "examples.npz")  # similar ones, and those to try
 SAME_PICTURE = 0.96  # similarity from which on two are one; others reach 0.94
 
 
@@ -397,18 +398,21 @@ class Classifier:
             return self.neighbours["thumbnails"][rows]
         assert self.folder is not None
         # Not kept: they are most of what a waiting page would hold in memory.
-        return _load_arrays(self.folder / "neighbours.npz", ("thumbnails",))[
-            "thumbnails"
-        ][rows]
+        return _load_arrays(self.folder / PICTURES[0], ("thumbnails",))["thumbnails"][
+            rows
+        ]
 
 
-def load_classifier(folder: Path = MODEL) -> Classifier:
+def load_classifier(folder: Path = MODEL, with_pictures: bool = True) -> Classifier:
     """Load an exported classifier.
 
     Parameters
     ----------
     folder : Path
         As `export.export_classifier` writes it.
+    with_pictures : bool
+        Whether the similar training pictures and those to try are loaded too; without
+        them it starts quicker.
 
     Returns
     -------
@@ -422,7 +426,8 @@ def load_classifier(folder: Path = MODEL) -> Classifier:
     folder = Path(folder)
     about = _read_about(folder)
     for name, expected in about["files"].items():
-        _check_file(folder / name, expected)
+        if with_pictures or name not in PICTURES:
+            _check_file(folder / name, expected)
     backbone, sure = about["backbone"], about["calibration"]["sure"]
     shown = ("X", "mean", "nebula", "label", "credit", "licence", "may_show")
     return Classifier(
@@ -434,8 +439,8 @@ def load_classifier(folder: Path = MODEL) -> Classifier:
         counterfactuals=tuple(about["counterfactuals"]),
         set_threshold=about["calibration"]["threshold"],
         certainty=Certainty(*(sure[name] for name in Certainty._fields)),
-        neighbours=_load_arrays(folder / "neighbours.npz", shown),
-        examples=_load_arrays(folder / "examples.npz"),
+        neighbours=_load_arrays(folder / PICTURES[0], shown) if with_pictures else {},
+        examples=_load_arrays(folder / PICTURES[1]) if with_pictures else {},
         about=about,
         trim=about["preprocessing"]["trim"],
         folder=folder,

@@ -85,7 +85,7 @@ def do_classify(args: argparse.Namespace) -> int:
     """Classify pictures; one line a file, in input order."""
     from nebula_utils.classifier.classifier import load_classifier
 
-    classifier = load_classifier(args.model)
+    classifier = load_classifier(args.model, with_pictures=False)
     failed = 0
     paths = list(expand_paths(args.paths, sys.stdin))
     if not paths:

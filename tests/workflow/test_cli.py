@@ -48,7 +48,7 @@ class _Classifier:
 @pytest.fixture
 def classifier(fake_module):
     """Fake a classifier that answers by the file name."""
-    fake_module("classifier.classifier", load_classifier=lambda _: _Classifier())
+    fake_module("classifier.classifier", load_classifier=lambda *_, **__: _Classifier())
 
 
 def test_help_lists_every_command():
