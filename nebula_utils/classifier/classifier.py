@@ -25,6 +25,7 @@ from nebula_utils.training.heads import FORMAT_VERSION, Head, load_head
 BATCH = 8  # views in a forward pass: one shape for all, as each costs 30 MB
 N_NEIGHBOURS = 4
 PICTURES = ("neighbours.npz", "examples.npz")  # similar ones, and those to try
+SAME_VIEW = 2e-3  # of 1, a difference that only rounding makes
 SAME_PICTURE = 0.96  # similarity from which on two are one; others reach 0.94
 
 
@@ -238,16 +239,21 @@ class Classifier:
         """
         unique = tuple(dict.fromkeys(self.views))
         shaped = dict.fromkeys(view._replace(colour="as_is") for view in unique)
-        made = Preprocessing(tuple(shaped), trim=self.trim).make_views(image)
-        plain = dict(zip(shaped, made, strict=True))
-        batch = []
+        views = Preprocessing(tuple(shaped), trim=self.trim).make_views(image)
+        plain = dict(zip(shaped, views, strict=True))
+        batch: list[np.ndarray] = []
+        places: list[int] = []
         for change in changes:
             changed = {view: change(one) for view, one in plain.items()}
-            batch += [
-                _recolour(changed[view._replace(colour="as_is")], view.colour)
-                for view in unique
-            ]
-        X = self._embed(batch).reshape(len(changes), len(unique), -1)
+            for i, view in enumerate(unique):
+                made = _recolour(changed[view._replace(colour="as_is")], view.colour)
+                # A grey view stays as it was under most changes of colour.
+                first = places[i] if len(places) > i else len(batch)
+                if first == len(batch) or np.abs(batch[first] - made).max() > SAME_VIEW:
+                    first = len(batch)
+                    batch.append(made)
+                places.append(first)
+        X = self._embed(batch)[places].reshape(len(changes), len(unique), -1)
         return self.head.predict_proba(X[:, [unique.index(v) for v in self.views]])
 
     def make_strip(self, image: np.ndarray, side: int = 160) -> dict[str, np.ndarray]:

@@ -110,7 +110,9 @@ def enlarge(found: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.stack([np.asarray(layer) for layer in layers], -1)
 
 
-def measure_share(found: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
+def measure_share(
+    found: np.ndarray, mask: np.ndarray, seen: np.ndarray
+) -> tuple[float, float]:
     """Return which share of the evidence lies on an object, and by chance would.
 
     Parameters
@@ -119,16 +121,21 @@ def measure_share(found: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
         Evidence for a class; what speaks against it does not count.
     mask : ndarray of shape (height, width), bool
         Where in the whole picture the object is.
+    seen : ndarray of shape (rows, columns), float32
+        How much each place can count: 0 where a border was cut off.
 
     Returns
     -------
     share, chance : float
-        Both in [0, 1]; evidence that is spread evenly has share = chance. NaN where
-        nothing speaks for the class.
+        Both in [0, 1]; evidence that is spread evenly over what was seen has share =
+        chance. NaN where nothing speaks for the class.
     """
-    fine = np.maximum(enlarge(found[..., None], *mask.shape)[..., 0], 0)
-    total = float(fine.sum())
-    return (float(fine[mask].sum()) / total if total else np.nan), float(mask.mean())
+    shares = []
+    for layer in (found, seen):
+        fine = np.maximum(enlarge(layer[..., None], *mask.shape)[..., 0], 0)
+        total = float(fine.sum())
+        shares.append(float(fine[mask].sum()) / total if total else np.nan)
+    return shares[0], shares[1]
 
 
 def _spread(length: int) -> list[int]:
