@@ -13,7 +13,7 @@ from nebula_utils.classifier import measures
 from nebula_utils.classifier.evidence import cut_tiles, join_tiles, measure_share
 from nebula_utils.config import CLASS_NAMES
 from nebula_utils.counterfactuals.flips import Shift, find_flips
-from nebula_utils.training.heads import Head
+from nebula_utils.training.heads import make_linear_head
 
 OUTLINE = """# hours, degrees
 05.5600 -05.60 start  M 42
@@ -68,7 +68,7 @@ def test_evidence_on_the_nebula_is_above_chance(row: dict) -> None:
     red = classifier.backbone.weights[0]
     coef = np.zeros((8, 7), np.float32)
     coef[:, 1] = red / np.square(red).sum()
-    head = Head(CLASS_NAMES, coef, np.zeros(7, np.float32))
+    head = make_linear_head(CLASS_NAMES, coef, np.zeros(7, np.float32))
     seeing = replace(classifier, head=head, views=classifier.views[:1])
     (found,) = measures.measure_localisation(seeing, [row])
     assert found["shape"] == "outline" and found["label"] == "emission"
