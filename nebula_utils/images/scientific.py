@@ -6,7 +6,6 @@ at a time, so that nothing takes more than about a gigabyte.
 """
 
 import io
-import logging
 import math
 import warnings
 import zlib
@@ -29,8 +28,7 @@ BLOCK = 8_000_000  # numbers that are read at once
 LINEAR_SPAN = 0.1
 CLIP, BACKGROUND = 2.8, 0.25  # of the autostretch, as published
 LINEAR = "linear data, stretched for the eye"
-_XISF_TYPES = {"UInt8": "u1", "UInt16": "u2", "UInt32": "u4", "Float32": "f4"}
-_XISF_TYPES["Float64"] = "f8"
+_XISF_TYPES = dict(UInt8="u1", UInt16="u2", UInt32="u4", Float32="f4", Float64="f8")
 
 
 class Numbers(NamedTuple):
@@ -82,26 +80,17 @@ class Decoded(NamedTuple):
 def read_fits(stream: IO[bytes], min_side: int | None = None) -> Decoded:
     """Decode the first 2-D or 3-D image of a FITS file, stretched, north up.
 
-    Parameters
-    ----------
-    stream : binary file
-        A cube (3, h, w) or (h, w, 3) is colour; of any other cube the first plane is
-        taken. Tile-compressed images (``.fits.fz``) are read, too.
-    min_side : int, optional
-        See `reading.read_image`.
-
-    Returns
-    -------
-    Decoded
-        With a celestial WCS north is up, as near as quarter turns bring it, and east
-        is left; else rows count from the bottom unless ROWORDER says TOP-DOWN. Bayer
-        data (BAYERPAT) come out in colour, half as wide and high.
+    A cube (3, h, w) or (h, w, 3) is colour; of any other cube the first plane is
+    taken. Tile-compressed images (``.fits.fz``) are read, too. With a celestial WCS
+    north is up, as near as quarter turns bring it, and east is left; else rows count
+    from the bottom unless ROWORDER says TOP-DOWN. Bayer data (BAYERPAT) come out in
+    colour, half as wide and high.
 
     Raises
     ------
     ImageError
-        If there is no such image or its size is not accepted. Astropy's own
-        errors for damaged files are passed on.
+        If there is no such image or its size is not accepted; what is damaged raises
+        astropy's own errors.
     """
     from astropy.io import fits
 
@@ -114,7 +103,8 @@ def read_fits(stream: IO[bytes], min_side: int | None = None) -> Decoded:
         else:
             raise ImageError("this FITS file holds no picture, only tables or spectra")
         _check_tiles(hdu)
-        check_numbers(shape, abs(hdu.header["BITPIX"]) // 8)
+        bits = int(hdu.header["BITPIX"])
+        check_numbers(shape, abs(bits) // 8)
         # A tile that is as large as what is read at once would be unpacked again and
         # again; of the small ones astropy unpacks what is wanted.
         tile = getattr(hdu, "tile_shape", (1,))
@@ -126,55 +116,18 @@ def read_fits(stream: IO[bytes], min_side: int | None = None) -> Decoded:
             full = tuple(next(wanted) if isinstance(g, slice) else g for g in gaps)
             return np.asarray(source[full])
 
-        whole = 1.0 if hdu.header["BITPIX"] < 0 else None
-        white = 255.0 if hdu.header["BITPIX"] == 8 else whole
+        white = 1.0 if bits < 0 else 255.0 if bits == 8 else None
         top_down = str(hdu.header.get("ROWORDER", "")).upper().startswith("TOP")
         numbers = _lay_out(shape, read, white, hdu.header, not top_down)
         return develop(numbers, min_side)
-
-
-def read_tiff(stream: IO[bytes], min_side: int | None = None) -> Decoded:
-    """Decode the first page of a TIFF with more than 8 bits a colour.
-
-    Raises
-    ------
-    ImageError
-        If the page is no plain picture or its size is not accepted. The errors
-        of tifffile for damaged files and for codecs it lacks are passed on.
-    """
-    import tifffile
-
-    logging.getLogger("tifffile").addHandler(logging.NullHandler())
-    with tifffile.TiffFile(stream) as tiff:
-        page = tiff.pages.first
-        if len(page.shape) not in (2, 3) or page.dtype is None:
-            raise ImageError(f"this TIFF holds no plain picture, but {page.shape}")
-        check_numbers(page.shape, page.dtype.itemsize)
-        array: NDArray[Any]
-        if page.is_memmappable and not isinstance(stream, io.BytesIO):
-            dtype = page.dtype.newbyteorder(tiff.byteorder)
-            start = page.dataoffsets[0]
-            array = np.memmap(stream, dtype, "r", start, page.shape)
-        else:
-            array = page.asarray(maxworkers=1)
-    return develop(lay_out_array(array), min_side)
 
 
 def read_xisf(stream: IO[bytes], min_side: int | None = None) -> Decoded:
     """Decode the first image of a monolithic XISF file, PixInsight's own format.
 
     Uncompressed or compressed by zlib, LZ4 or Zstandard, with or without shuffled
-    bytes, planes one after the other (all that PixInsight writes).
-
-    Raises
-    ------
-    ImageError
-        If there is no such image or its size is not accepted. The errors of the
-        libraries for damaged files are passed on.
-
-    References
-    ----------
-    XISF 1.0 specification, pixinsight.com/doc/docs/XISF-1.0-spec.
+    bytes, planes one after the other: all that PixInsight writes (XISF 1.0
+    specification). Raises as `read_fits`.
     """
     from xml.etree import ElementTree
 
@@ -212,24 +165,7 @@ def read_xisf(stream: IO[bytes], min_side: int | None = None) -> Decoded:
 
 
 def develop(numbers: Numbers, min_side: int | None = None) -> Decoded:
-    """Bin, put in colour, stretch and turn a picture of numbers.
-
-    Parameters
-    ----------
-    numbers : Numbers
-        What to show.
-    min_side : int, optional
-        Pictures are binned as long as the shorter side stays at or above this.
-
-    Returns
-    -------
-    Decoded
-
-    Raises
-    ------
-    ImageError
-        If no pixel is finite.
-    """
+    """Put a picture of numbers in colour, bin, stretch and turn it."""
     header, notes = numbers.header, []
     pattern = str(header.get("BAYERPAT", "")).strip().upper()
     scale = 1
@@ -293,12 +229,6 @@ def stretch(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     values : ndarray of shape (h, w) or (h, w, n)
         Any real numbers; NaN and infinite ones become black.
 
-    Returns
-    -------
-    ndarray of uint8, same shape
-
-    References
-    ----------
     .. [1] XISF 1.0 specification, section 8.5.7 (display functions): m is the value
        that becomes a half, MTF(x; m) = (m - 1) x / ((2 m - 1) x - m).
     """

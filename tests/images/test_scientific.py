@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from astropy.io import fits
 from astropy.wcs import WCS
-from test_reading import MARKER, corners, encode_fits
+from test_decoding import MARKER, corners, encode_fits
 from xisf import XISF
 
 from nebula_utils.errors import ImageError
