@@ -14,7 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -58,6 +58,7 @@ _NOT_IMAGES = {
     b"MZ": "a program",
 }
 
+_WEBP_IN_TIFF = 50001  # of the tag Compression
 _CUT_SIGNS = ("truncated", "too small for requested", "end of file", "outside of file")
 
 
@@ -196,8 +197,12 @@ def _read_with_pillow(stream: IO[bytes], kind: str, min_side: int | None) -> Dec
         if kind == "TIFF" and max(_list_bits(picture)) > 12:
             try:
                 return _read_deep_tiff(stream, min_side)
-            except (ValueError, NotImplementedError):  # a codec that tifffile lacks
+            except ImageError:
+                raise
+            except Exception:  # a codec that tifffile lacks; it has no error for that
                 stream.seek(0)
+        if getattr(picture, "tag_v2", {}).get(259) == _WEBP_IN_TIFF:
+            return _load(_join_webp(picture, stream), stream, min_side)
         return _load(picture, stream, min_side)
 
 
@@ -234,6 +239,22 @@ def _read_deep_tiff(stream: IO[bytes], min_side: int | None) -> Decoded:
         else:
             array = page.asarray(maxworkers=1)
     return scientific.develop(scientific.lay_out_array(array), min_side)
+
+
+def _join_webp(picture: Any, stream: IO[bytes]) -> Image.Image:
+    """Decode a TIFF whose strips or tiles are WebP, which Pillow's libtiff can't."""
+    tags = picture.tag_v2
+    width, height = tags.get(322, picture.width), tags.get(323, tags.get(278))
+    starts, counts = tags.get(324, tags.get(273)), tags.get(325, tags.get(279))
+    across = -(-picture.width // width)
+    whole = Image.new("RGB", picture.size)
+    for i, (start, count) in enumerate(zip(starts, counts, strict=True)):
+        stream.seek(start)
+        part = Image.open(io.BytesIO(stream.read(count)), formats=["WEBP"])
+        if part.width > width or part.height > height:
+            raise ImageError("the picture is damaged: a part of it is too large")
+        whole.paste(part.convert("RGB"), (i % across * width, i // across * height))
+    return whole
 
 
 def _refuse_scans(picture: Image.Image, stream: IO[bytes]) -> None:

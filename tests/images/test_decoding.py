@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import tifffile
+import zstandard
 from astropy.io import fits
 from PIL import Image, PngImagePlugin
 
@@ -96,6 +97,37 @@ def test_lossless_formats_keep_each_pixel():
     tifffile.imwrite(mixed, noise.astype(np.uint16) * 257, photometric="rgb")
     for data in (encode(noise), tiff.getvalue(), mixed.getvalue()):
         assert np.array_equal(reading.read_image(data), noise)
+
+
+def pack_tiff(parts, shape, dtype, **options):
+    """Return a TIFF around strips that are compressed already, by "Zstandard"."""
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as tiff:
+        tiff.write(
+            iter(parts),
+            shape=shape,
+            dtype=dtype,
+            compression="zstd",
+            photometric="rgb",
+            **options,
+        )
+    return buffer.getvalue()
+
+
+def test_tiff_in_codecs_that_one_library_lacks():
+    """16-bit planes in Zstandard, not tifffile's, and WebP, not libtiff's."""
+    deep = np.moveaxis(MARKER.astype("<u2") * 257, 2, 0)
+    packed = [zstandard.compress(plane.tobytes()) for plane in deep]
+    planes = pack_tiff(packed, deep.shape, "<u2", planarconfig=2, rowsperstrip=40)
+    assert np.array_equal(reading.read_image(planes), MARKER)
+    strips = [encode(MARKER[i : i + 16], "WEBP", lossless=True) for i in (0, 16, 32)]
+    tiff = pack_tiff(strips, MARKER.shape, np.uint8, rowsperstrip=16)
+    entry = (259).to_bytes(2, "little") + b"\3\0\1\0\0\0"
+    assert entry in tiff
+    webp = tiff.replace(entry + b"\x50\xc3", entry + b"\x51\xc3")
+    assert np.array_equal(reading.read_image(webp), MARKER)
+    with pytest.raises(ImageError):
+        reading.read_image(webp[:-40])
 
 
 def test_16_bit_grey_is_scaled_not_clipped():
