@@ -72,13 +72,13 @@ def make_tiny_backbone(folder: Path) -> "Backbone":
             self.kernel = tf.random.stateless_normal([4, 4, 3, 8], [1, 2])
 
         @tf.function(input_signature=[pictures])
-        def layers_and_map(self, images):
+        def vector_and_map(self, images):
             cells = tf.nn.conv2d(images, self.kernel, 4, "SAME")
-            return {"features": tf.reduce_mean(cells, [1, 2]), "map": cells}
+            return {"vector": tf.reduce_mean(cells, [1, 2]), "map": cells}
 
         @tf.function(input_signature=[pictures])
         def __call__(self, images):
-            return self.layers_and_map(images)["features"]
+            return self.vector_and_map(images)["vector"]
 
     tf.saved_model.save(Tiny(), str(folder))
     return load_backbone(str(folder))

@@ -26,7 +26,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "extract_to_npz",
             "list_pictures",
         ],
-        "views": ["Preprocessing", "View", "apply_first", "average_views"],
+        "views": ["Preprocessing", "View", "apply_first"],
         "weights": ["fetch_frozen_graph"],
     },
 )

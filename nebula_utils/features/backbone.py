@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from nebula_utils.config import DEFAULT_BACKBONE, cache_dir
-from nebula_utils.errors import BackboneError
+from nebula_utils.errors import BackboneError, ModelError
 from nebula_utils.features import engines, weights
 from nebula_utils.features.engines import FLOAT32, NAMES, TENSORFLOW, Engine
 from nebula_utils.features.quiet import import_tensorflow_hub
@@ -47,8 +47,6 @@ class Backbone:
         every stored feature's key.
     engine : Engine
         What runs it.
-    two_layers : bool
-        Whether the embedding pools the last two layers (`pool_two_layers`).
     file : Path, optional
         The network for LiteRT.
     """
@@ -56,35 +54,17 @@ class Backbone:
     name: str
     sha256: str
     engine: Engine
-    two_layers: bool = False
     file: Path | None = None
 
     @property
     def n_features(self) -> int:
         """Length of one embedding; MobileNet v1 of width 1.0 gives 1024."""
-        return len(range(self.engine.n_outputs)[self._columns])
+        return self.engine.n_features
 
     @property
     def has_feature_map(self) -> bool:
         """Whether the last feature map can be had too (for activation maps)."""
         return self.engine.n_map > 0
-
-    @property
-    def map_start(self) -> int:
-        """Where in the embedding the mean of the feature map begins."""
-        return self._vector.start if self.two_layers else 0
-
-    @property
-    def _vector(self) -> slice:
-        """Where the feature vector lies: after layer 12, before the deviations."""
-        n_outputs, n_map = self.engine.n_outputs, self.engine.n_map
-        if n_map and n_outputs > 2 * n_map:
-            return slice(n_outputs - 2 * n_map, n_outputs - n_map)
-        return slice(0, n_outputs)
-
-    @property
-    def _columns(self) -> slice:
-        return slice(None) if self.two_layers else self._vector
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Return the embeddings only; see `embed_with_map`."""
@@ -110,19 +90,7 @@ class Backbone:
         BackboneError
             If the network can't take pictures of this shape.
         """
-        vectors, maps = self.engine.run(images)
-        return vectors[:, self._columns], maps
-
-    def pool_two_layers(self) -> "Backbone":
-        """Return the extractor that pools the last two layers, if the network can.
-
-        Its embedding is the mean of layer 12, the mean of layer 13 (the feature vector
-        itself) and the standard deviation of layer 13 over the picture, 3072 numbers.
-        """
-        if self.n_features == self.engine.n_outputs:
-            return self
-        sha256 = make_key(self.sha256, "two layers")
-        return replace(self, sha256=sha256, two_layers=True)
+        return self.engine.run(images)
 
     def fork(self) -> "Backbone":
         """Return the same extractor for one of several threads that embed at once."""
@@ -156,7 +124,7 @@ def load_backbone(name: str = DEFAULT_BACKBONE, engine: str = FLOAT32) -> Backbo
         else engines.TensorFlowEngine(folder)
     )
     sha256 = make_key(fingerprint, chosen.title, engines)
-    return Backbone(name, sha256, chosen, file=file)
+    return Backbone(name, sha256, chosen, file)
 
 
 def load_lite(file: Path, sha256: str, n_features: int) -> Backbone:
@@ -172,10 +140,12 @@ def load_lite(file: Path, sha256: str, n_features: int) -> Backbone:
     Raises
     ------
     ModelError
-        If the file is missing or damaged.
+        If the file is missing, damaged or of another network.
     """
-    loaded = Backbone(file.name, sha256, engines.LiteEngine(file), file=file)
-    return replace(loaded, two_layers=n_features != loaded.n_features)
+    loaded = Backbone(file.name, sha256, engines.LiteEngine(file), file)
+    if loaded.n_features != n_features:
+        raise ModelError(f"{file} is of another network: run `make reproduce` again")
+    return loaded
 
 
 def resolve_backbone(name: str = DEFAULT_BACKBONE) -> Path:
@@ -254,5 +224,5 @@ def _convert(folder: Path, fingerprint: str) -> Path | None:
 
 
 def _place(name: str, *parts: str) -> Path:
-    key = make_key(*parts, Path(weights.__file__))  # what writes it counts, too
+    key = make_key(*parts, weights.CODE_SHA256)  # what writes it counts, too
     return cache_dir() / "backbones" / f"{name}-{key[:16]}"

@@ -1,7 +1,7 @@
 """What runs a network: LiteRT in float32, OpenVINO in bfloat16, TensorFlow.
 
 Each engine has ``run``, from float32 pictures (n, h, w, 3) in [0, 1] to vectors
-(n, n_outputs) and feature maps (n, h', w', n_map), or None where ``n_map`` is 0. The
+(n, n_features) and feature maps (n, h', w', n_map), or None where ``n_map`` is 0. The
 bits of an answer depend neither on the batch nor on the number of threads.
 """
 
@@ -39,10 +39,10 @@ def count_cores() -> int:
 
 
 class Engine:
-    """What runs a network, and how many numbers and channels of a map it gives."""
+    """What runs a network, and how many features and channels of a map it gives."""
 
     title: str  # name, version and precision; part of every feature's key
-    n_outputs: int
+    n_features: int
     n_map: int
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -75,7 +75,7 @@ class LiteEngine(Engine):
                 f"can't read {file} ({error.strerror}): run `make reproduce` first"
             ) from error
         outputs = self._make().get_output_details()
-        self.n_outputs, self.n_map = _read_shapes(
+        self.n_features, self.n_map = _read_shapes(
             [list(map(int, output["shape_signature"])) for output in outputs], file
         )
 
@@ -154,7 +154,7 @@ class OpenVinoEngine(Engine):
         self._requests = threading.local()
         self.title = f"OpenVINO {_find_version('openvino')} bfloat16"
         shapes = [output.partial_shape for output in self._stages[-1].outputs]
-        self.n_outputs, self.n_map = _read_shapes(
+        self.n_features, self.n_map = _read_shapes(
             [[d.get_length() if d.is_static else -1 for d in s] for s in shapes], file
         )
 
@@ -194,7 +194,7 @@ class TensorFlowEngine(Engine):
         self.title = f"TensorFlow {import_tensorflow().__version__} float32"
         found = self.run(np.zeros((2, IMAGE_SIZE, IMAGE_SIZE, 3), np.float32))
         shapes = [list(array.shape) for array in found if array is not None]
-        self.n_outputs, self.n_map = _read_shapes(shapes, folder)
+        self.n_features, self.n_map = _read_shapes(shapes, folder)
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the vectors of a batch, and its feature maps if there are any."""
@@ -203,16 +203,16 @@ class TensorFlowEngine(Engine):
         batch = np.repeat(images, 2, axis=0) if len(images) == 1 else images
         try:
             given = tf.constant(batch, tf.float32)
-            if not hasattr(self._module, "layers_and_map"):
+            if not hasattr(self._module, "vector_and_map"):
                 return self._module(given).numpy()[: len(images)], None
-            found = self._module.layers_and_map(given)
+            found = self._module.vector_and_map(given)
         except (ValueError, TypeError, tf.errors.OpError) as error:
             raise BackboneError(
                 f"the network can't embed pictures of shape {images.shape[1:]}: "
                 f"{str(error).splitlines()[0]}"
             ) from error
         n = len(images)
-        return found["features"].numpy()[:n], found["map"].numpy()[:n]
+        return found["vector"].numpy()[:n], found["map"].numpy()[:n]
 
 
 def choose_engine(file: Path, wanted: str) -> Engine:

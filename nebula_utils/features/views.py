@@ -63,18 +63,13 @@ class Preprocessing:
     ----------
     views : tuple of View
         In the order of the result's second axis.
-    inside : float
-        Share of each side that is kept before anything else, in (0, 1]; below 1 for
-        pictures that fade to black at their edges, as Stellarium's do.
     zoom : float
         Side of the crops in `CROPS`, as a share of the whole square.
     trim : bool
-        Whether a dark border is cut off first (`reading.trim_border`), which every
-        picture is judged by itself for; ``inside`` is not used then.
+        Whether a dark border is cut off first (`reading.trim_border`).
     """
 
     views: tuple[View, ...] = (View(),)
-    inside: float = 1.0
     zoom: float = 0.65
     trim: bool = False
 
@@ -83,7 +78,7 @@ class Preprocessing:
         """The preprocessing in one line, for people."""
         return json.dumps(
             {
-                "inside": "0.85 if the border is dark" if self.trim else self.inside,
+                "trim": self.trim,
                 "zoom": self.zoom,
                 "views": [list(view) for view in self.views],
             }
@@ -92,7 +87,7 @@ class Preprocessing:
     @property
     def min_side(self) -> int:
         """Shorter side, px, below which decoding at reduced size costs detail."""
-        kept = reading.INSIDE if self.trim else self.inside
+        kept = reading.INSIDE if self.trim else 1
         needed = max(self._find_side(view) for view in self.views) / kept
         return max(DECODED_SIDE, math.ceil(needed))
 
@@ -117,8 +112,6 @@ class Preprocessing:
         """
         if self.trim:
             image = reading.trim_border(image)
-        elif self.inside < 1:
-            image = reading.crop_inside(image, self.inside)
         shaped = {
             shape: self._cut(image, *shape)
             for shape in {(view.size, view.crop, view.framing) for view in self.views}
@@ -183,13 +176,6 @@ def _chain(first: str, then: str) -> str:
     if then == "grey" and first in colour.LUMA_KEEPING:
         return then
     return f"{first}>{then}"
-
-
-def average_views(
-    X: np.ndarray, made: Sequence[View], asked: Sequence[View]
-) -> np.ndarray:
-    """Average embeddings (..., n_made, d) over views, each as often as it is asked."""
-    return X[..., [made.index(view) for view in asked], :].mean(-2)
 
 
 def _colour(image: np.ndarray, steps: str, seed: int) -> np.ndarray:

