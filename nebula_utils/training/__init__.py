@@ -2,7 +2,7 @@
 
 `heads` predict; `fitting` embeds what they are fitted on, after a recipe; `study`
 cross-validates; `scores` weighs nebulae alike; `calibration` says when to be sure;
-`export` writes what the classifier room loads.
+`export` writes what the classifier room loads; `finetune` trains the network itself.
 """
 
 import lazy_loader
@@ -20,6 +20,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "score_coverage",
         ],
         "export": ["export_classifier"],
+        "finetune": [
+            "FineTuning",
+            "cross_validate_fine_tuned",
+            "fine_tune",
+            "load_fine_tuned_head",
+            "predict_fine_tuned",
+        ],
         "fitting": ["Recipe", "embed", "fit_head", "make_training"],
         "heads": ["LinearHead", "TwoStepHead", "load_head"],
         "keras": ["compare_with_keras", "fit_keras"],
