@@ -2,14 +2,14 @@
 
 A texture is one framing, one stretch, one palette. What the robust head is fitted on
 is many: random crops from inside the picture, turned (the sky has no up), processed
-as web photos are, and each in three colours - as it is, at random, and grey. Makers
-here have what `features.Preprocessing` has (``key``, ``n_views``, ``min_side``,
-``make_views``), so that `features` caches their embeddings like any other.
+as web photos are, and each in three colours - as it is, at random, and grey. What is
+here has what `views.Preprocessing` has, so that `extraction` stores its embeddings.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ from nebula_utils.counterfactuals import colour, dust, framing
 from nebula_utils.images import reading
 
 Floats = NDArray[np.float32]
+Generator = np.random.Generator
+Copies = Iterator[tuple[Floats, Generator]]  # and what decides their colours
 
 COLOURS = ("as_is", "random", "grey")  # of each crop, in this order
 MASK_SIDE = 96  # px, of the map of what is sky and what is a black border
@@ -32,32 +34,37 @@ ZOOMED_OUT = (0.3, 0.85)  # share of the side that a zoomed-out copy takes
 
 
 @dataclass(frozen=True)
-class RandomCrops:
-    """Crops of a picture, three quarters of them processed as web photos are.
+class _Copies:
+    """Some copies of each picture, in some colours each.
 
     Attributes
     ----------
-    n_crops : int
-        Crops a picture; each gives three views, see `COLOURS`.
+    n_copies : int
+        Copies a picture.
     size : int
         Side of the views, px.
+    colours : tuple of str
+        Which of `COLOURS` each copy gives, in their order.
     """
 
-    n_crops: int
+    n_copies: int
     size: int = IMAGE_SIZE
+    colours: tuple[str, ...] = COLOURS
+    _stream: ClassVar[tuple[int, ...]] = ()  # of random numbers
+    _least: ClassVar[float] = SMALLEST_CROP  # share of the picture that a copy shows
 
     @property
     def n_views(self) -> int:
         """How many views `make_views` gives."""
-        return self.n_crops * len(COLOURS)
+        return self.n_copies * len(self.colours)
 
     @property
     def min_side(self) -> int:
         """Shorter side, px, below which decoding at reduced size costs detail."""
-        return round(self.size / SMALLEST_CROP)
+        return round(self.size / self._least)
 
     def make_views(self, image: np.ndarray, seed: int = 0) -> list[Floats]:
-        """Return the views of one picture, three a crop.
+        """Return the views of one picture, all colours of a copy in turn.
 
         Parameters
         ----------
@@ -71,115 +78,58 @@ class RandomCrops:
         list of ndarray of shape (size, size, 3), float32
             In [0, 1].
         """
-        rng = np.random.default_rng([1, seed])
-        mask = make_content_mask(image)
-        views = []
-        for number in range(self.n_crops):
-            crop = turn(resize(crop_at_random(image, mask, rng), self.size), rng)
-            if number % 4:
-                crop = process_as_photo(crop, rng)
-            views += make_colours(crop, rng)
+        rng = np.random.default_rng([1, *self._stream, seed])
+        views: list[Floats] = []
+        for copy, own in self._make_copies(image, rng):
+            made = dict(zip(COLOURS, make_colours(copy, own), strict=True))
+            views += [made[name] for name in self.colours]
         return views
 
+    def _make_copies(self, image: np.ndarray, rng: Generator) -> Copies:
+        raise NotImplementedError
 
-@dataclass(frozen=True)
-class DustyCrops:
-    """Crops of a picture with a simulated dark nebula in front, and without.
 
-    Attributes
-    ----------
-    n_crops : int
-        Crops a picture; each gives three views with the nebula, then three without.
-    size : int
-        Side of the views, px.
-    with_clear : bool
-        Whether the views without are made.
-    """
+class RandomCrops(_Copies):
+    """Crops of a picture, three quarters of them processed as web photos are."""
 
-    n_crops: int
-    size: int = IMAGE_SIZE
-    with_clear: bool = True
+    def _make_copies(self, image: np.ndarray, rng: Generator) -> Copies:
+        for number, crop in enumerate(_crop(image, self, rng)):
+            yield process_as_photo(crop, rng) if number % 4 else crop, rng
 
-    @property
-    def n_views(self) -> int:
-        """How many views `make_views` gives."""
-        return self.n_crops * (1 + self.with_clear) * len(COLOURS)
 
-    @property
-    def min_side(self) -> int:
-        """Shorter side, px, below which decoding at reduced size costs detail."""
-        return round(self.size / SMALLEST_CROP)
+class DustyCrops(_Copies):
+    """Crops of a picture with a simulated dark nebula in front."""
 
-    def make_views(self, image: np.ndarray, seed: int = 0) -> list[Floats]:
-        """Return the views of one picture; see `RandomCrops.make_views`."""
-        rng = np.random.default_rng([1, 1, seed])
-        mask = make_content_mask(image)
-        views = []
-        for _ in range(self.n_crops):
-            crop = turn(resize(crop_at_random(image, mask, rng), self.size), rng)
+    _stream = (1,)
+
+    def _make_copies(self, image: np.ndarray, rng: Generator) -> Copies:
+        for crop in _crop(image, self, rng):
             if np.median(crop) < 0.06:  # a black sky shows no dust
                 crop = stretch_levels(crop, rng)
-            pair = dust.simulate_dark_nebula(crop, int(rng.integers(2**31)))
-            views += make_scene_views(pair if self.with_clear else pair[:1], rng)
-        return views
+            dusty = dust.simulate_dark_nebula(crop, int(rng.integers(2**31)))[0]
+            own = np.random.default_rng(int(rng.integers(2**31)))
+            yield process_as_photo(dusty, own), own
 
 
-@dataclass(frozen=True)
-class ZoomedOut:
-    """Copies of a picture set into a larger star field, anywhere in it.
+class ZoomedOut(_Copies):
+    """Copies of a picture set into a larger star field, every second one processed."""
 
-    Attributes
-    ----------
-    n_copies : int
-        Copies a picture; every second one is processed as web photos are.
-    size : int
-        Side of the views, px.
-    colours : tuple of str
-        Which of `COLOURS` each copy gives, in their order.
-    """
+    _stream = (3,)
+    _least = reading.INSIDE
 
-    n_copies: int
-    size: int = IMAGE_SIZE
-    colours: tuple[str, ...] = COLOURS
-
-    @property
-    def n_views(self) -> int:
-        """How many views `make_views` gives."""
-        return self.n_copies * len(self.colours)
-
-    @property
-    def min_side(self) -> int:
-        """Shorter side, px, below which decoding at reduced size costs detail."""
-        return round(self.size / reading.INSIDE)
-
-    def make_views(self, image: np.ndarray, seed: int = 0) -> list[Floats]:
-        """Return the views of one picture; see `RandomCrops.make_views`."""
-        rng = np.random.default_rng([1, 3, seed])
+    def _make_copies(self, image: np.ndarray, rng: Generator) -> Copies:
         trimmed = reading.trim_border(image)
-        views = []
         for number in range(self.n_copies):
             scale = float(np.exp(rng.uniform(*np.log(ZOOMED_OUT))))
             row, column = 0.5 + (1 - scale) * rng.uniform(-0.5, 0.5, 2)
             framed = framing.zoom_out(trimmed, scale, self.size, (row, column), rng)
             copy = turn(reading.to_float(framed), rng)
-            if number % 2:
-                copy = process_as_photo(copy, rng)
-            made = dict(zip(COLOURS, make_colours(copy, rng), strict=True))
-            views += [made[name] for name in self.colours]
-        return views
+            yield process_as_photo(copy, rng) if number % 2 else copy, rng
 
 
 @dataclass(frozen=True)
 class SimulatedScenes:
-    """Simulated star fields with a dark nebula, and the same without.
-
-    Attributes
-    ----------
-    sky : str
-        One of `dust.SKIES`.
-    size : int
-        Side of the views, px.
-    """
+    """Simulated star fields with a dark nebula; ``sky`` is one of `dust.SKIES`."""
 
     sky: str
     size: int = IMAGE_SIZE
@@ -187,60 +137,40 @@ class SimulatedScenes:
     @property
     def n_views(self) -> int:
         """How many views `simulate_views` gives."""
-        return 2 * len(COLOURS)
+        return len(COLOURS)
 
     def simulate_views(self, seed: int) -> list[Floats]:
-        """Return three views with the nebula, then three without."""
+        """Return the scene of a seed in each of `COLOURS`."""
         rng = np.random.default_rng([1, 2, seed])
         side = round(self.size * 8 / 7)
-        pair = dust.simulate_dark_nebula(
+        dusty = dust.simulate_dark_nebula(
             None, int(rng.integers(2**31)), shape=(side, side), sky=self.sky
-        )
+        )[0]
         zoom = rng.uniform(0.55, 1) if rng.random() < 0.5 else 1.0
         crop = max(1, round(side * zoom))
         top, left = rng.integers(0, side - crop + 1, 2)
-        cut = [
-            resize(reading.to_uint8(p[top : top + crop, left : left + crop]), self.size)
-            for p in pair
-        ]
-        return make_scene_views(cut, rng)
+        cut = reading.to_uint8(dusty[top : top + crop, left : left + crop])
+        own = np.random.default_rng(int(rng.integers(2**31)))
+        return make_colours(process_as_photo(resize(cut, self.size), own), own)
+
+
+def _crop(image: np.ndarray, copies: _Copies, rng: Generator) -> Iterator[Floats]:
+    mask = make_content_mask(image)
+    for _ in range(copies.n_copies):
+        yield turn(resize(crop_at_random(image, mask, rng), copies.size), rng)
 
 
 def make_content_mask(image: np.ndarray) -> NDArray[np.bool_]:
-    """Say which parts of a picture are more than a black border.
-
-    Parameters
-    ----------
-    image : ndarray of shape (h, w, 3), uint8
-        RGB.
-
-    Returns
-    -------
-    ndarray of shape (96, 96), bool
-        True where the smoothed brightness exceeds a quarter of its median.
-    """
+    """Say which cells of 96 × 96 of a uint8 picture are more than a black border."""
     small = reading.resize_image(image, MASK_SIDE, MASK_SIDE).max(-1)
     return reading.find_lit(gaussian_filter(small.astype(np.float32), 2))
 
 
-def crop_at_random(
-    image: np.ndarray, mask: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def crop_at_random(image: np.ndarray, mask: np.ndarray, rng: Generator) -> np.ndarray:
     """Cut a square that holds the picture's middle and little black border.
 
-    Parameters
-    ----------
-    image : ndarray of shape (h, w, 3), uint8
-        RGB.
-    mask : ndarray of shape (96, 96), bool
-        From `make_content_mask`.
-    rng : Generator
-        Decides place and size: 0.4 to 1 of the part that is not black, and the least
-        black of ten tries if none has little enough.
-
-    Returns
-    -------
-    ndarray of shape (side, side, 3), uint8
+    ``mask`` is from `make_content_mask`. The side is 0.4 to 1 of the part that is not
+    black; if none of ten tries has little black, the least black one is taken.
     """
     height, width = image.shape[:2]
     top, bottom = _find_extent(mask.mean(1), height)
@@ -271,14 +201,14 @@ def resize(image: np.ndarray, size: int) -> Floats:
     return reading.to_float(reading.resize_image(image, size, size))
 
 
-def turn(picture: Floats, rng: np.random.Generator) -> Floats:
+def turn(picture: Floats, rng: Generator) -> Floats:
     """Turn by a multiple of 90 degrees and perhaps mirror: the sky has no up."""
     turned = np.rot90(picture, int(rng.integers(4)))
     mirrored = turned[:, ::-1] if rng.random() < 0.5 else turned
     return np.ascontiguousarray(mirrored)
 
 
-def stretch_levels(picture: Floats, rng: np.random.Generator) -> Floats:
+def stretch_levels(picture: Floats, rng: Generator) -> Floats:
     """Move black point, white point and median as image processing does."""
     grey = picture[::2, ::2].mean(-1)
     white = 1 + (max(np.percentile(grey, 99.7), 0.08) - 1) * rng.uniform()
@@ -291,21 +221,11 @@ def stretch_levels(picture: Floats, rng: np.random.Generator) -> Floats:
     return picture.astype(np.float32)
 
 
-def process_as_photo(picture: Floats, rng: np.random.Generator) -> Floats:
+def process_as_photo(picture: Floats, rng: Generator) -> Floats:
     """Do to a picture what happens to photos on their way to the web.
 
-    Parameters
-    ----------
-    picture : ndarray of shape (h, w, 3), float32
-        In [0, 1].
-    rng : Generator
-        Decides which of these happen, and how much: levels, blur or seeing,
-        sharpening, noise, vignette, a border, a watermark, JPEG.
-
-    Returns
-    -------
-    ndarray of shape (h, w, 3), float32
-        In [0, 1].
+    Some of these happen, as ``rng`` decides: levels, blur or seeing, sharpening, noise,
+    vignette, a border, a watermark, JPEG. Float32 in [0, 1], before and after.
     """
     if rng.random() < 0.6:
         picture = stretch_levels(picture, rng)
@@ -333,23 +253,11 @@ def process_as_photo(picture: Floats, rng: np.random.Generator) -> Floats:
     return reading.to_float(np.asarray(encoded))
 
 
-def make_colours(picture: Floats, rng: np.random.Generator) -> list[Floats]:
+def make_colours(picture: Floats, rng: Generator) -> list[Floats]:
     """Return the picture as it is, in random colours, and grey."""
     seed = int(rng.integers(2**31))
     changed = colour.randomise_colour(picture[None], seed)[0]
     return [picture, changed, colour.to_grey(picture)]
-
-
-def make_scene_views(
-    pictures: Sequence[Floats], rng: np.random.Generator
-) -> list[Floats]:
-    """Return the views of a scene, and perhaps of it without dust, processed alike."""
-    seed = int(rng.integers(2**31))
-    views = []
-    for picture in pictures:
-        same = np.random.default_rng(seed)
-        views += make_colours(process_as_photo(picture, same), same)
-    return views
 
 
 def _find_extent(lit: np.ndarray, length: int) -> tuple[float, float]:
@@ -360,7 +268,7 @@ def _find_extent(lit: np.ndarray, length: int) -> tuple[float, float]:
 
 
 def _draw_centre(
-    low: float, high: float, length: int, side: float, rng: np.random.Generator
+    low: float, high: float, length: int, side: float, rng: Generator
 ) -> float:
     first = max(low + side / 2, length / 2 - CENTRE_ROOM * side)
     last = min(high - side / 2, length / 2 + CENTRE_ROOM * side)
@@ -372,7 +280,7 @@ def _to_mask(low: float, high: float, length: int) -> slice:
     return slice(first, max(first, int(high / length * MASK_SIDE)) + 1)
 
 
-def _darken_corners(picture: Floats, rng: np.random.Generator) -> Floats:
+def _darken_corners(picture: Floats, rng: Generator) -> Floats:
     height, width = picture.shape[:2]
     rows, columns = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     radius = np.hypot(columns * rng.uniform(0.7, 1.2), rows * rng.uniform(0.7, 1.2))
@@ -380,7 +288,7 @@ def _darken_corners(picture: Floats, rng: np.random.Generator) -> Floats:
     return picture * np.clip(1 - loss, 0, 1)[..., None].astype(np.float32)
 
 
-def _add_border(picture: Floats, rng: np.random.Generator) -> Floats:
+def _add_border(picture: Floats, rng: Generator) -> Floats:
     framed = picture.copy()
     thickness = int(rng.integers(4, 22))
     value = 0.0 if rng.random() < 0.8 else 1.0
@@ -391,7 +299,7 @@ def _add_border(picture: Floats, rng: np.random.Generator) -> Floats:
     return framed
 
 
-def _write_watermark(picture: Image.Image, rng: np.random.Generator) -> None:
+def _write_watermark(picture: Image.Image, rng: Generator) -> None:
     letters = "".join(rng.choice(list("abcdefgh 12"), 10))
     place = (int(rng.integers(5, 120)), int(rng.choice([6, picture.height - 19])))
     shade = tuple(int(v) for v in rng.integers(120, 255, 3))

@@ -314,7 +314,7 @@ def _list_type_samples(
     dark = dataset.class_names.index("dark")
     emission = dataset.manifest["label"].to_numpy() == "emission"
     if recipe.dusty and emission.any():
-        maker = DustyCrops(recipe.dusty, recipe.size, with_clear=False)
+        maker = DustyCrops(recipe.dusty, recipe.size)
         X = _embed(dataset, backbone, maker, emission)
         samples = _label(dataset, emission, X, "dusty")
         found.append(samples._replace(y=np.full(len(samples.y), dark)))
@@ -322,7 +322,7 @@ def _list_type_samples(
         X = extract_simulated(
             range(number), backbone, SimulatedScenes(sky, recipe.size)
         )
-        X = X[:, : len(COLOURS)].reshape(-1, X.shape[2])  # those with a nebula
+        X = X.reshape(-1, X.shape[2])
         groups = np.repeat([f"{sky} {i}" for i in range(number)], len(COLOURS))
         kind = np.full(len(X), "scene")
         found.append(Samples(X, np.full(len(X), dark), groups, kind))
