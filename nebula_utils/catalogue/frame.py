@@ -232,18 +232,7 @@ def list_nebulae(place: Place) -> list[InFrame]:
 
 
 def read_outlines(path: Path) -> dict[str, "SkyCoord"]:
-    """Read Stellarium's ``outlines.dat``: the drawn outline of each nebula.
-
-    Parameters
-    ----------
-    path : Path
-        The file beside the textures; right ascension in hours, declination in degrees.
-
-    Returns
-    -------
-    dict of str to SkyCoord
-        By the name of the file; closed where the file closes them.
-    """
+    """Read Stellarium's ``outlines.dat``: the drawn outline of each nebula, by name."""
     from astropy import units
     from astropy.coordinates import SkyCoord
 
@@ -274,16 +263,7 @@ def annotate(
 
     Red where the picture's class is not the catalogue's, else yellow.
 
-    Parameters
-    ----------
-    path : Path
-        The file to write.
-    image : ndarray of shape (h, w, 3), uint8
-        RGB.
-    place, found
-        From `read_frame`.
-    outlines : mapping of str to SkyCoord
-        From `read_outlines`; may be empty.
+    The picture is (h, w, 3), uint8; `outlines` are from `read_outlines`.
     """
     from PIL import Image, ImageDraw, ImageFont
 
