@@ -44,49 +44,29 @@ def make_column_density(
     tail: float | None = None,
     random_state: Seed = 0,
 ) -> Floats:
-    """Make a fractal map of column density, N over its median.
+    """Make a fractal map (h, w) of column density, N over its median.
 
     Parameters
     ----------
-    beta : float, default 2.8
+    beta : float
         Slope of the power spectrum of ln N.
-    sigma : float, default 0.6
+    sigma : float
         Standard deviation of ln N: 0.3 to 0.5 in quiet clouds, more in turbulent ones.
-    tail : float, optional
+    tail : float or None
         Above one sigma the lognormal goes over into a power law, P(>N) ∝ N^−tail;
         1.5 to 3 where stars form. Without it, lognormal throughout.
-
-    Returns
-    -------
-    ndarray of float32, shape (h, w)
-        Positive, median about 1.
     """
     field = make_fractal_field(shape, beta, random_state)[0]
     return _to_column(field, sigma, tail)
 
 
 def make_envelope(shape: tuple[int, int], kind: str, random_state: Seed) -> Floats:
-    """Make the outline of a cloud.
+    """Make the outline of a cloud: 0 outside to 1 in its middle, shape (h, w).
 
-    Parameters
-    ----------
-    kind : str
-        One of `KINDS`: a winding "filament" or several, Bok "globule"s, an irregular
-        "cloud", a broad "lane" across the picture as in the Milky Way, or a "ridge"
-        that comes in from one side with pillars, as the Horsehead's.
-
-    Returns
-    -------
-    ndarray of float32, shape (h, w)
-        0 outside the cloud to 1 in its middle.
-
-    Raises
-    ------
-    ValueError
-        If the kind is unknown.
+    Kinds are a winding "filament" or several, Bok "globule"s, an irregular "cloud", a
+    broad "lane" across the picture as in the Milky Way, and a "ridge" that comes in
+    from one side with pillars, as the Horsehead's.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind is one of {', '.join(KINDS)}; got {kind!r}")
     rng = np.random.default_rng(random_state)
     if kind == "cloud":
         field = make_fractal_field(shape, 3.4, rng)[0]
@@ -118,19 +98,10 @@ def make_dust_screen(
     tail: float | None = None,
     random_state: Seed = 0,
 ) -> Floats:
-    """Make a map of extinction: an outline times a fractal column density.
+    """Make a map (h, w) of extinction: an outline times a fractal column density.
 
-    Parameters
-    ----------
-    a_v : float
-        Extinction in magnitudes that the densest percent of the picture reaches.
-    kind, beta, sigma, tail
-        See `make_envelope` and `make_column_density`.
-
-    Returns
-    -------
-    ndarray of float32, shape (h, w)
-        A_V of each pixel in magnitudes.
+    The densest percent of the picture reaches `a_v` magnitudes; see `make_envelope`
+    and `make_column_density` for the rest.
     """
     rng = np.random.default_rng(random_state)
     outline = make_envelope(shape, kind, rng)
@@ -143,13 +114,10 @@ def make_dust_screen(
 def make_galactic_dust(shape: tuple[int, int], random_state: Seed) -> Floats:
     """Make the dust of the Galactic plane: lanes along a band across the picture.
 
-    Returns
-    -------
-    ndarray of float32, shape (h, w)
-        A_V in magnitudes, at least 0: a fractal field, stretched up to 2.2 times along
-        a band of random tilt and width and cut at a random level, times fine lognormal
-        structure. The shapes are a sketch of wide Milky Way photographs, not a model
-        of the interstellar medium.
+    A_V (h, w) in magnitudes: a fractal field, stretched up to 2.2 times along a band of
+    random tilt and width and cut at a random level, times fine lognormal structure.
+    The shapes are a sketch of wide Milky Way photographs, not a model of the
+    interstellar medium.
     """
     rng = np.random.default_rng(random_state)
     height, width = shape

@@ -86,18 +86,10 @@ def scatter(tau: Floats) -> Floats:
 class DarkNebula:
     """What is in front of a scene.
 
-    Attributes
-    ----------
-    kind : str
-        One of `KINDS`.
-    a_v : float
-        Extinction of the densest percent of the picture in magnitudes.
-    r_v : float
-        Total to selective extinction.
-    foreground : float
-        Share of the light, from 0 to 1, that arises in front of the dust.
-    cloudshine : float
-        Light that falls on the cloud over the mean light of the scene.
+    `kind` is one of `KINDS`; `a_v` the extinction of the densest percent of the picture
+    in magnitudes, `r_v` total to selective; `foreground` the share of the light, from 0
+    to 1, that arises in front of the dust; `cloudshine` the light that falls on the
+    cloud over the mean light of the scene.
     """
 
     kind: str
@@ -147,20 +139,12 @@ _HYDROGEN = (1.0, 0.12, 0.2)  # linear RGB of H-alpha with some H-beta
 class Sky:
     """Which star fields are simulated, and how they are developed.
 
-    Attributes
-    ----------
-    fields : tuple of 4-tuples of (low, high)
-        Kinds of field: stars a pixel (224 to the long side), glow over the light of
-        the faintest stars, A_V of the field, and contrast of its star clouds.
-    field_shares : tuple of float
-        How often each kind is drawn; sums to 1.
-    kind_shares : tuple of float
-        How often each of `KINDS` is in front; empty for dust along the Galactic
-        plane (`clouds.make_galactic_dust`) over the whole field.
-    level : (factor, offset, largest)
-        Of the encoded median, which is drawn from 0.08 to 0.35.
-    saturation : float
-        Factor of the colours.
+    `fields` are kinds of field, each four ranges: stars a pixel (224 to the long side),
+    glow over the light of the faintest stars, A_V of the field, contrast of its star
+    clouds; `field_shares` say how often each is drawn, `kind_shares` how often each of
+    `KINDS` is in front (empty: dust along the Galactic plane over the whole field).
+    `level` is factor, offset and largest value of the encoded median, which is drawn
+    from 0.08 to 0.35; `saturation` a factor of the colours.
     """
 
     fields: tuple[tuple[tuple[float, float], ...], ...]

@@ -23,12 +23,8 @@ _HC_OVER_K = 1.438777e7  # nm K
 class Stars:
     """Stars to be painted on one picture.
 
-    Attributes
-    ----------
-    positions : ndarray of float32, shape (n, 2)
-        Row and column in pixels; pixel centres have whole numbers.
-    fluxes : ndarray of float32, shape (n, 3)
-        Linear flux in red, green, blue.
+    Positions (n, 2) are row and column in pixels, whole at pixel centres; fluxes (n, 3)
+    are linear in red, green, blue. Both are float32.
     """
 
     positions: Floats
@@ -58,28 +54,17 @@ def draw_stars(
     temperature: float = 5600.0,
     brightest: float = 3e4,
 ) -> Stars:
-    """Draw stars at random.
+    """Draw `n_stars` at random where `density_map` (h, w) says, by its shares.
 
     Parameters
     ----------
-    density_map : ndarray of float32, shape (h, w)
-        How likely a star falls on each pixel, up to a factor.
-    n_stars : int
-        Number of stars.
-    random_state : int or Generator
-        Seed.
     slope : float, default 0.9
         N(>F) goes as F^−slope: 1.5 for stars evenly spread in space, 0.75 to 1 in
         the Galactic plane at magnitudes 10 to 18 (Bahcall & Soneira 1980, ApJS 44, 73).
     temperature : float, default 5600
         Median in kelvin; the scatter is lognormal with sigma 0.4.
     brightest : float, default 3e4
-        Upper limit of the flux, in units of the faintest star.
-
-    Returns
-    -------
-    Stars
-        Positions inside the picture and fluxes of at least 1 in green.
+        Upper limit of the flux; the faintest star has 1 in green.
     """
     rng = np.random.default_rng(random_state)
     cumulated = np.cumsum(density_map, dtype=np.float64)
@@ -107,16 +92,13 @@ def make_psf(
 
     Parameters
     ----------
-    shape : tuple of 2 ints
-        Height and width of the picture in pixels.
     fwhm : float
         Full width at half maximum in pixels.
     beta : float, default 3
         Exponent; 2.5 to 4.8 fit real seeing, smaller means wider wings.
-    spikes : float, default 0
-        Share of the light in the four diffraction spikes of a reflector.
-    angle : float, default 0
-        Position of the spikes in radians.
+    spikes, angle : float, default 0
+        Share of the light in the four diffraction spikes of a reflector, and their
+        position in radians.
 
     Returns
     -------
@@ -171,14 +153,9 @@ def paint_stars(stars: Stars, psf: Floats) -> Floats:
 class Development:
     """How linear light becomes a picture: the same for all pictures of one scene.
 
-    Attributes
-    ----------
-    black, white : float
-        Linear values that become 0 and (at least) 1.
-    midtone : float
-        The linear value, from 0 to 1 between the two, that becomes 0.5.
-    saturation : float
-        Factor of the distance from grey afterwards.
+    `black` and `white` are the linear values that become 0 and (at least) 1, `midtone`
+    the one, from 0 to 1 between the two, that becomes 0.5; `saturation` is a factor of
+    the distance from grey afterwards.
     """
 
     black: float
@@ -192,19 +169,14 @@ class Development:
     ) -> "Development":
         """Choose the stretch that shows the median of a scene at a given level.
 
-        White is the 99.8th percentile.
-
         Parameters
         ----------
         scene : ndarray of float32, shape (h, w, 3)
-            Linear light.
+            Linear light; its 99.8th percentile becomes white.
         level : float
             Encoded value of the median, in (0, 1); 0.08 to 0.4 in real photographs.
         black : float, default 0
             How far the black point is raised, as a share of the darkest percent.
-        saturation : float, default 1
-            Factor of the distance from grey.
-
         """
         dark, middle, white = np.percentile(scene[::2, ::2], [1, 50, 99.8])
         floor = float(black * dark)

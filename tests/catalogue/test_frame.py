@@ -4,6 +4,7 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
@@ -14,8 +15,7 @@ from PIL import Image
 
 from nebula_utils.catalogue import frame
 from nebula_utils.catalogue.table import find
-from nebula_utils.config import cache_dir
-from nebula_utils.dataset.stellarium import read_table
+from nebula_utils.config import DATA, cache_dir
 from nebula_utils.images.reading import read_image
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -187,7 +187,7 @@ def list_textures():
     if folder is None:
         return
     text = folder.read_text("utf-8")
-    rows = read_table().set_index("file")
+    rows = pd.read_csv(DATA / "stellarium.csv", dtype=str).set_index("file")
     pattern = r'"imageUrl"\s*:\s*"([^"]+)".*?"worldCoords"\s*:\s*\[\[(.*?)\]\]\]'
     for name, corners in re.findall(pattern, text, re.DOTALL):
         numbers = [float(n) for n in re.findall(r"-?\d*\.?\d+", corners)]

@@ -165,12 +165,6 @@ def test_screens_reach_the_extinction_asked_for(kind):
     assert outline.min() >= 0 and outline.max() <= 1 + 1e-6
 
 
-def test_unknown_kinds_are_refused():
-    """The message lists the known ones."""
-    with pytest.raises(ValueError, match="globule"):
-        clouds.make_envelope(SHAPE, "horse", 0)
-
-
 def test_star_colours_are_those_of_black_bodies():
     """The Sun is white, a red dwarf red, an O star as blue as Planck's law says."""
     np.testing.assert_allclose(stars.compute_star_colour(5772.0), 1, rtol=1e-6)
