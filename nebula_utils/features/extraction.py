@@ -294,9 +294,7 @@ def _hash_unchanged(path: str, state: tuple[int, ...]) -> str:
 def _make_parts(backbone: Backbone, views: SceneViews) -> tuple[Any, ...]:
     """Return what decides an embedding beside the picture and the view."""
     code = [sys.modules[kind.__module__] for kind in (Preprocessing, type(views))]
-    if isinstance(
-        views, Preprocessing
-    ):  # a view is the same, whatever others there are
+    if isinstance(views, Preprocessing):  # whichever others there are
         return backbone.sha256, replace(views, views=()), views.min_side, code
     return backbone.sha256, views, code
 
@@ -319,10 +317,11 @@ def _fill(
     rows: dict[str, list[int]] = {}  # copies of a picture have one content
     for i, content in contents.items():
         rows.setdefault(content, []).append(i)
+    first = {label: labels.index(label) for label in labels}  # one may come twice
     wanted = {
         store.name(content, label): (content, column)
         for content in rows
-        for column, label in enumerate(labels)
+        for label, column in first.items()
     }
     reasons: dict[str, str] = {}
     for name, found in store.read(wanted.keys()):
@@ -349,6 +348,9 @@ def _fill(
             shard = {}
     if shard:
         store.write(shard, backbone.n_features)
+    for column, label in enumerate(labels):
+        if column != first[label]:
+            X[:, column] = X[:, first[label]]
     return reasons
 
 

@@ -71,6 +71,14 @@ def test_a_view_is_embedded_once_whatever_others_are_asked(
     assert np.array_equal(found.X[:, :2], both.X[:, ::-1])
 
 
+def test_a_view_may_be_asked_for_twice(manifest, backbone, tmp_cache):
+    """It is embedded once, and stands in both places."""
+    views = Preprocessing((*TWO_VIEWS.views, TWO_VIEWS.views[0]))
+    found = extract_features([manifest["path"][0]], backbone, views)
+    assert backbone.count == 2
+    assert np.array_equal(found.X[:, 0], found.X[:, 2])
+
+
 def _find_folder(backbone, views):
     return FeatureStore(extraction._make_parts(backbone, views)).folder
 
