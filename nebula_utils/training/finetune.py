@@ -10,7 +10,6 @@ import contextlib
 import json
 import logging
 import math
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +22,7 @@ from tqdm import tqdm
 from nebula_utils.config import DEFAULT_BACKBONE, RANDOM_STATE, cache_dir
 from nebula_utils.dataset.manifest import Dataset
 from nebula_utils.dataset.splits import repeated_group_kfold
-from nebula_utils.errors import BackboneError, CacheError
+from nebula_utils.errors import BackboneError
 from nebula_utils.features.backbone import load_backbone, resolve_backbone
 from nebula_utils.features.extraction import extract_features
 from nebula_utils.features.quiet import import_tensorflow
@@ -43,7 +42,6 @@ from nebula_utils.training.network import TrainableNetwork, Weights
 log = logging.getLogger(__name__)
 
 HEAD = "assets.extra/head.npz"  # in the folder of a fine-tuned backbone
-NEEDED_BYTES = 120_000_000  # two checkpoints, as the old one goes when the new is whole
 LEARNING_RATE = 2e-4  # at its highest
 WARM_UP = 50  # steps in which it rises
 # What a fine-tuned network is shown of a picture. More crops gave no better answers;
@@ -264,7 +262,7 @@ def _train(
     begin = _load_checkpoint(checkpoint, model)
     if begin == settings.steps:
         return model.get_weights()
-    _check_space(checkpoint.parent)
+    _save_checkpoint(checkpoint, model, begin)  # a full disk is told before the work
     pool = batches.make_pool(dataset, settings.dust)
     seed = settings.random_state
     draw = partial(batches.draw_batch, pool, settings.batch_size, settings.size, seed)
@@ -310,18 +308,6 @@ def _write_curves(log_dir: Path | None) -> Iterator[Curves]:
         yield write
     finally:
         writer.close()
-
-
-def _check_space(folder: Path) -> None:
-    """Say that there is no room before the work, not after it."""
-    place = next(place for place in (folder, *folder.parents) if place.is_dir())
-    free = shutil.disk_usage(place).free
-    if free < NEEDED_BYTES:
-        raise CacheError(
-            f"fine-tuning needs {NEEDED_BYTES / 1e6:.0f} MB in {place}, "
-            f"{free / 1e6:.0f} MB are free: free some space, or set NEBULA_CACHE to "
-            "another folder"
-        )
 
 
 def _save_checkpoint(path: Path, model: TrainableNetwork, step: int) -> None:

@@ -1,8 +1,9 @@
 """Fine-tuning resumes to the bit, and gives a backbone like any other."""
 
-import shutil
+import errno
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -202,9 +203,10 @@ def test_what_cannot_be_done_is_said(
     tiny_backbone: str,
 ) -> None:
     """A full disk and a network of another kind are plain errors, before any work."""
-    full = shutil.disk_usage("/")._replace(free=1_000_000)
-    with monkeypatch.context() as patch, pytest.raises(CacheError, match="1 MB"):
-        patch.setattr(finetune.shutil, "disk_usage", lambda place: full)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with monkeypatch.context() as patch, pytest.raises(CacheError, match="is full"):
+        patch.setattr(finetune.np, "savez", Mock(side_effect=full))
+        patch.setattr(finetune.batches, "make_pool", Mock(side_effect=AssertionError))
         finetune.fine_tune(dataset, tiny_backbone, TINY)
     monkeypatch.setattr(finetune, "load_module", lambda folder: object())
     with pytest.raises(BackboneError, match="can't be fine-tuned"):
