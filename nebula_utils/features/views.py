@@ -112,8 +112,12 @@ class Preprocessing:
         """
         if self.trim:
             image = reading.trim_border(image)
+        framed = {
+            key: self._frame(image, *key)
+            for key in {(view.size, view.framing) for view in self.views}
+        }
         shaped = {
-            shape: self._cut(image, *shape)
+            shape: self._cut(framed[shape[0], shape[2]], *shape[:2])
             for shape in {(view.size, view.crop, view.framing) for view in self.views}
         }
         return [
@@ -125,12 +129,15 @@ class Preprocessing:
         """Return how many px of the whole square's side a view makes use of."""
         return view.size if view.crop == "whole" else view.size / self.zoom
 
-    def _cut(self, image: np.ndarray, size: int, crop: str, frame: str) -> np.ndarray:
-        if frame != "as_is":
-            from nebula_utils.counterfactuals import framing
+    def _frame(self, image: np.ndarray, size: int, framing: str) -> np.ndarray:
+        """Frame a picture once for all of its crops, as large as they need it."""
+        if framing == "as_is":
+            return image
+        from nebula_utils.counterfactuals.framing import FRAMINGS
 
-            side = math.ceil(self._find_side(View(size, crop)))
-            image = framing.FRAMINGS[frame](image, size=side)
+        return FRAMINGS[framing](image, size=math.ceil(size / self.zoom))
+
+    def _cut(self, image: np.ndarray, size: int, crop: str) -> np.ndarray:
         if crop == "whole":
             square = reading.cut_square(image, size)
         else:

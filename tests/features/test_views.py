@@ -6,6 +6,7 @@ from PIL import Image
 
 from nebula_utils.counterfactuals.framing import FRAMINGS
 from nebula_utils.features.views import Preprocessing, View, apply_first
+from nebula_utils.images.reading import cut_square
 
 
 def test_views_are_what_they_say():
@@ -39,11 +40,11 @@ def test_random_colours_depend_on_picture_and_copy_only():
 
 
 def test_a_framing_comes_before_the_crop():
-    """The view of a framed picture is the whole of what the framing gives."""
+    """A view is cut from what the framing gives, which is as large as crops need it."""
     image = np.random.default_rng(0).integers(0, 255, (90, 60, 3), np.uint8)
     (view,) = apply_first("larger", (View(48, colour="grey"),))
     made = Preprocessing((view, view._replace(colour="as_is"))).make_views(image)
-    expected = FRAMINGS["larger"](image, size=48)
+    expected = cut_square(FRAMINGS["larger"](image, size=74), 48)
     np.testing.assert_array_equal(made[1], expected / np.float32(255))
     assert np.ptp(made[0], axis=-1).max() == pytest.approx(0, abs=1e-6)
 
