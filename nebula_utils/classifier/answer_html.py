@@ -12,8 +12,8 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from nebula_utils.classifier.classifier import Certainty, Neighbour, Result
-from nebula_utils.classifier.evidence import enlarge
+from nebula_utils.bias.evidence import enlarge
+from nebula_utils.classifier.result import Certainty, Neighbour, Result
 from nebula_utils.classifier.texts import (
     TYPES,
     describe_counterfactual,
@@ -34,25 +34,16 @@ def render_answer(
     evidence: np.ndarray | None = None,
     notes: Sequence[str] = (),
 ) -> str:
-    """Draw everything there is to say about one picture.
+    """Draw everything there is to say about one picture, as HTML.
 
     Parameters
     ----------
-    result : Result
-        The classifier's.
-    certainty : Certainty
-        When an answer is sure.
     strip : mapping of str to ndarray of shape (side, side, 3), uint8
-        The picture as it is and under each counterfactual.
+        From `Classifier.make_strip`.
     evidence : ndarray of shape (rows, columns, n_classes), float32, optional
         From `Classifier.map_evidence`.
     notes : sequence of str
         What the catalogue says of the object, and whose picture it is.
-
-    Returns
-    -------
-    str
-        HTML.
     """
     wording = describe_result(result, certainty)
     said = [f"<p>{escape(sentence)}</p>" for sentence in wording.sentences]
@@ -103,15 +94,7 @@ def render_bars(probabilities: Mapping[str, float]) -> str:
 
 
 def render_about(class_names: Sequence[str], card: str) -> str:
-    """Draw what the types are and the model card, folded.
-
-    Parameters
-    ----------
-    class_names : sequence of str
-        The classes that the classifier knows.
-    card : str
-        The model card, as Markdown; may be "".
-    """
+    """Draw what the known types are and the model card (Markdown or ""), folded."""
     types = "".join(
         f"<dt><span class='nebula-key' style='background:{CLASS_STYLE[name]['color']}'>"
         f"</span>{escape(CLASS_LABELS[name])}</dt><dd>{escape(TYPES[name])}</dd>"
@@ -135,11 +118,8 @@ def overlay_evidence(
     Parameters
     ----------
     image : ndarray of shape (h, w, 3), uint8
-        A result's picture.
     evidence : ndarray of shape (rows, columns), float32
-        Over the whole of it.
-    largest : float
-        Evidence that glows most.
+        Over the whole of it; ``largest`` glows most.
 
     Returns
     -------

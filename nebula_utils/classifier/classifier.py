@@ -5,16 +5,18 @@ answers in about half a second; `export` writes what is read here.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from nebula_utils.classifier import evidence
+from nebula_utils.bias import evidence
+from nebula_utils.classifier.result import Certainty, Neighbour, Result
 from nebula_utils.config import MODEL, OTHER
 from nebula_utils.counterfactuals import colour
+from nebula_utils.counterfactuals.flips import Change, Predict
 from nebula_utils.errors import ModelError
 from nebula_utils.features.backbone import Backbone, load_lite
 from nebula_utils.features.views import Preprocessing, View, apply_first
@@ -27,117 +29,6 @@ N_NEIGHBOURS = 4
 PICTURES = ("neighbours.npz", "examples.npz")  # similar ones, and those to try
 SAME_VIEW = 2e-3  # of 1, a difference that only rounding makes
 SAME_PICTURE = 0.96  # similarity from which on two are one; others reach 0.94
-
-
-class Neighbour(NamedTuple):
-    """A training picture that the network finds similar.
-
-    Attributes
-    ----------
-    nebula, label, credit, licence : str
-        What it shows, and whose it is.
-    similarity : float
-        Cosine of the two centred embeddings, in [-1, 1].
-    thumbnail : ndarray of shape (96, 96, 3), uint8, or None
-        The picture, where its licence lets us show it.
-    """
-
-    nebula: str
-    label: str
-    credit: str
-    licence: str
-    similarity: float
-    thumbnail: np.ndarray | None
-
-
-class Certainty(NamedTuple):
-    """When an answer counts as sure, and what that was worth.
-
-    Attributes
-    ----------
-    threshold : float
-        Least probability of a sure answer.
-    coverage, accuracy : float
-        Share of the pictures that were answered so, and of these the share that was
-        answered rightly; in [0, 1].
-    measured_on : str
-        Which pictures, e.g. "pictures by other photographers".
-    """
-
-    threshold: float
-    coverage: float
-    accuracy: float
-    measured_on: str
-
-
-@dataclass(frozen=True)
-class Result:
-    """What the classifier says about one picture.
-
-    Attributes
-    ----------
-    path : str
-        Name that was given for the picture.
-    label : str
-        The most probable class.
-    probabilities : dict of str to float
-        Calibrated, over every class of the model; they sum to 1.
-    confident : bool
-        Whether the probability of ``label`` reaches `Certainty.threshold`.
-    nebula : float or None
-        1 - P(other), in [0, 1]; None where the model has no class ``other``.
-    grey_label : str
-        The answer to the same picture without its colour.
-    stability : float
-        Mean over the colour counterfactuals of P(label) there over P(label) here, at
-        most 1; 1 means that no change of colour makes the answer weaker.
-    candidates : tuple of str
-        The classes that can't be excluded (conformal prediction set, never empty),
-        most probable first.
-    counterfactuals : dict of str to dict of str to float
-        The probabilities after each colour intervention, of the same views.
-    is_grey : bool
-        Whether the picture has no colour that could have decided.
-    neighbours : tuple of Neighbour
-        The most similar training pictures; the picture itself is none.
-    was_trained_on : bool
-        Whether the picture, or one nearly like it, is a training picture.
-    notes : tuple of str
-        What was done to decode the file, e.g. a stretch of linear data.
-    object_name : str
-        What the file's header says it shows; "" if nothing.
-    picture : ndarray of shape (h, w, 3), uint8
-        As decoded: its shorter side is below 1024 px.
-    """
-
-    path: str
-    label: str
-    probabilities: dict[str, float]
-    confident: bool
-    nebula: float | None
-    grey_label: str
-    stability: float
-    candidates: tuple[str, ...] = ()
-    counterfactuals: dict[str, dict[str, float]] = field(default_factory=dict)
-    is_grey: bool = False
-    neighbours: tuple[Neighbour, ...] = ()
-    was_trained_on: bool = False
-    notes: tuple[str, ...] = ()
-    object_name: str = ""
-    picture: np.ndarray | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return what ``nebula classify --json`` prints."""
-        return {
-            "path": self.path,
-            "label": self.label,
-            "probabilities": self.probabilities,
-            "confident": self.confident,
-            "candidates": list(self.candidates),
-            "nebula": self.nebula,
-            "grey_label": self.grey_label,
-            "stability": self.stability,
-        }
 
 
 @dataclass(frozen=True)
@@ -220,51 +111,49 @@ class Classifier:
             object_name=str(found.header.get("OBJECT", "")).strip(),
         )
 
-    def predict_changed(
-        self, image: np.ndarray, changes: Sequence[Callable[[np.ndarray], np.ndarray]]
-    ) -> np.ndarray:
-        """Answer a picture after changes of its colours.
+    def make_predictor(self, image: np.ndarray) -> Predict:
+        """Get ready to answer a picture under many changes of its colours.
 
         Parameters
         ----------
         image : ndarray of shape (h, w, 3), uint8
             A result's ``picture``.
-        changes : sequence of callable
-            Each maps float32 pictures (h, w, 3) in [0, 1] to such ones.
 
         Returns
         -------
-        ndarray of shape (n_changes, n_classes), float64
-            Probabilities, of the same views as the headline's.
+        callable
+            Changes (n functions of float32 pictures in [0, 1]) → probabilities
+            (n, n_classes), of the same views as the headline's. A view that a change
+            leaves as it is, as most leave grey ones, is embedded once.
         """
-        unique = tuple(dict.fromkeys(self.views))
-        shaped = dict.fromkeys(view._replace(colour="as_is") for view in unique)
-        views = Preprocessing(tuple(shaped), trim=self.trim).make_views(image)
-        plain = dict(zip(shaped, views, strict=True))
-        batch: list[np.ndarray] = []
-        places: list[int] = []
-        for change in changes:
-            changed = {view: change(one) for view, one in plain.items()}
-            for i, view in enumerate(unique):
-                made = _recolour(changed[view._replace(colour="as_is")], view.colour)
-                # A grey view stays as it was under most changes of colour.
-                first = places[i] if len(places) > i else len(batch)
-                if first == len(batch) or np.abs(batch[first] - made).max() > SAME_VIEW:
-                    first = len(batch)
-                    batch.append(made)
-                places.append(first)
-        X = self._embed(batch)[places].reshape(len(changes), len(unique), -1)
-        return self.head.predict_proba(X[:, [unique.index(v) for v in self.views]])
+        views = tuple(dict.fromkeys(self.views))
+        shapes = dict.fromkeys(view._replace(colour="as_is") for view in views)
+        made = Preprocessing(tuple(shapes), trim=self.trim).make_views(image)
+        plain = dict(zip(shapes, made, strict=True))
+
+        def look(change: Change) -> list[np.ndarray]:
+            changed = {shape: change(one) for shape, one in plain.items()}
+            return [_recolour(changed[v._replace(colour="as_is")], v) for v in views]
+
+        first = look(np.array)
+        known = self._embed(first)
+
+        def predict(changes: Sequence[Change]) -> np.ndarray:
+            X = np.repeat(known[None], len(changes), 0)
+            new = []
+            for i, change in enumerate(changes):
+                for j, view in enumerate(look(change)):
+                    if np.abs(view - first[j]).max() > SAME_VIEW:
+                        new.append((i, j, view))
+            if new:
+                found = self._embed([view for _, _, view in new])
+                X[[i for i, _, _ in new], [j for _, j, _ in new]] = found
+            return self.head.predict_proba(X[:, [views.index(v) for v in self.views]])
+
+        return predict
 
     def make_strip(self, image: np.ndarray, side: int = 160) -> dict[str, np.ndarray]:
-        """Return the picture as it is and under each counterfactual, as small squares.
-
-        Parameters
-        ----------
-        image : ndarray of shape (h, w, 3), uint8
-            A result's ``picture``.
-        side : int
-            Side of the squares, px.
+        """Return a result's picture as it is and under each counterfactual.
 
         Returns
         -------
@@ -305,9 +194,8 @@ class Classifier:
         """
         seen = reading.trim_border(image) if self.trim else image
         tiles = evidence.cut_tiles(seen, max(view.size for view in self.views))
-        colours = [view.colour for view in dict.fromkeys(self.views)]
-        colours = list(dict.fromkeys(colours))
-        batch = [_recolour(tile, name) for name in colours for tile in tiles.pictures]
+        colours = list({view.colour: view for view in self.views}.values())
+        batch = [_recolour(tile, view) for view in colours for tile in tiles.pictures]
         X, maps = self._embed_with_maps(batch)
         if maps is None:
             raise ModelError("this classifier's network has no feature map")
@@ -499,8 +387,8 @@ def _load_arrays(
         ) from error
 
 
-def _recolour(image: np.ndarray, name: str) -> np.ndarray:
-    for step in name.split(">"):
+def _recolour(image: np.ndarray, view: View) -> np.ndarray:
+    for step in view.colour.split(">"):
         if step != "as_is":
             image = colour.COUNTERFACTUALS[step](image)
     return image

@@ -94,13 +94,7 @@ def limit_memory(n_bytes: int = MAX_MEMORY) -> None:
 
 
 def make_environment(is_public: bool = False) -> dict[str, str]:
-    """Return the variables that Voilà and its kernels need to find our files.
-
-    Parameters
-    ----------
-    is_public : bool
-        Whether the page is for others too, so that large files are not taken.
-    """
+    """Return the variables of Voilà and its kernels; public means for others, too."""
 
     def put_first(folder: str, variable: str) -> str:
         return os.pathsep.join(filter(None, (folder, os.environ.get(variable))))

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from nebula_utils.classifier.answer_html import to_data_uri
-from nebula_utils.classifier.classifier import Certainty, Result
+from nebula_utils.classifier.result import Certainty, Result
 from nebula_utils.classifier.texts import describe_result, format_share
 from nebula_utils.classifier.upload import STATIC
 from nebula_utils.images import reading
@@ -76,17 +76,8 @@ def render_problems(rows: Sequence[Row]) -> str:
 def render_report(rows: Sequence[Row], sections: Sequence[str]) -> str:
     """Write one page that can be kept and shared, with all pictures inside.
 
-    Parameters
-    ----------
-    rows : sequence of Row
-        All of them, for the table.
-    sections : sequence of str
-        HTML of each answer, from `answer_html.render_answer`.
-
-    Returns
-    -------
-    str
-        An HTML document that loads nothing and runs no script.
+    The sections are each answer's HTML (`answer_html.render_answer`). The document
+    loads nothing and runs no script.
     """
     style = (STATIC / "app.css").read_text(encoding="utf-8")
     table = render_table(rows) if len(rows) > 1 else render_problems(rows)
@@ -113,17 +104,7 @@ def write_csv(rows: Sequence[Row]) -> str:
 
 
 def draw_card(result: Result, certainty: Certainty, nebula: str = "") -> bytes:
-    """Draw one answer as a PNG picture to share.
-
-    Parameters
-    ----------
-    result : Result
-        With its picture.
-    certainty : Certainty
-        When an answer is sure.
-    nebula : str
-        What the picture shows; may be "".
-    """
+    """Draw one answer as a PNG picture to share; ``nebula`` is what it shows."""
     card = Image.new("RGB", CARD, "#16181c")
     draw = ImageDraw.Draw(card)
     if result.picture is not None:

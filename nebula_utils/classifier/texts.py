@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from nebula_utils.catalogue.designations import canonical
 from nebula_utils.catalogue.table import Nebula, find, suggest
-from nebula_utils.classifier.classifier import Certainty, Result
+from nebula_utils.classifier.result import Certainty, Result
 from nebula_utils.config import OTHER
 
 NOUNS = {
@@ -49,30 +49,14 @@ _TELLING = re.compile(r"m ?\d|b ?\d\d|[a-z]{2}", re.IGNORECASE)
 
 
 class Wording(NamedTuple):
-    """An answer in words.
-
-    Attributes
-    ----------
-    headline : str
-        A few words.
-    sentences : tuple of str
-        How sure that is, and what part colour plays.
-    """
+    """An answer in words: a few, then how sure that is and what part colour plays."""
 
     headline: str
     sentences: tuple[str, ...]
 
 
 def describe_result(result: Result, certainty: Certainty) -> Wording:
-    """Put an answer into plain words.
-
-    Parameters
-    ----------
-    result : Result
-        The classifier's.
-    certainty : Certainty
-        When an answer is sure, and what that was worth.
-    """
+    """Put an answer into plain words."""
     best = format_share(result.probabilities[result.label])
     if not result.confident:
         limit = format_share(certainty.threshold)
@@ -135,17 +119,8 @@ def describe_counterfactual(name: str) -> str:
 def look_up(name: str, result: Result | None = None) -> str:
     """Say what the catalogue knows of an object, and whether the classifier agrees.
 
-    Parameters
-    ----------
-    name : str
-        As the user typed it; the text repeats it, so it needs escaping in HTML.
-    result : Result, optional
-        The classifier's answer on a picture of it.
-
-    Returns
-    -------
-    str
-        "" for an empty name.
+    The text repeats the name as the user typed it, so it needs escaping in HTML; it is
+    "" for an empty name.
     """
     name = name.strip()
     if not name:
@@ -158,12 +133,9 @@ def look_up(name: str, result: Result | None = None) -> str:
 
 
 def guess_name(file_name: str) -> str:
-    """Return the catalogue's object that a file's name mentions, "" if none.
+    """Return the catalogue's object that a file is named after, "" if none.
 
-    Parameters
-    ----------
-    file_name : str
-        E.g. "M42_2023-01-05_stack.fits".
+    "M42_2023-01-05_stack.fits" gives "NGC 1976".
     """
     stem = re.sub(r"(\.\w{1,5}){1,2}$", "", file_name)
     words = re.findall(r"[A-Za-z]+[\d-]*\d|\d+|[^\W\d_]+", stem)[:24]

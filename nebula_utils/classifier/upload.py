@@ -11,7 +11,7 @@ import os
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import anywidget
 import traitlets
@@ -30,46 +30,20 @@ SUFFIXES = (
 SERVED, PUBLIC = "NEBULA_SERVED", "NEBULA_PUBLIC"
 
 
-class Page(Protocol):
-    """What the ways in need of the page."""
-
-    def begin(self) -> None:
-        """Get ready for pictures; the earlier answers go."""
-
-    def take(self, name: str, source: bytes) -> None:
-        """Answer a file that is here whole; its name still has to be escaped."""
-
-    def refuse(self, name: str, reason: str) -> None:
-        """Say why a file is not taken."""
-
-    def take_example(self, index: int) -> None:
-        """Answer a built-in picture."""
-
-    def take_path(self, path: str) -> None:
-        """Answer a file or a folder of this machine."""
-
-    def open_row(self, index: int) -> None:
-        """Show one of several answers in full."""
-
-    def end(self, n_left: int) -> None:
-        """Show the answers; so many pictures were cancelled."""
-
-
 class WaysIn(anywidget.AnyWidget):
     """Choose, drop or paste pictures, take a built-in one, or type a path.
 
     Parameters
     ----------
-    page : Page
-        What is told of them.
+    page : ClassifierApp
+        Its ``begin``, ``take``, ``refuse``, ``take_example``, ``take_path``,
+        ``open_row`` and ``end`` are called.
     examples : sequence of str
         Names of the built-in pictures.
     allow_paths : bool
         Whether a path of this machine may be typed.
-    max_bytes : int
-        Largest file, bytes.
-    max_files : int
-        Most files at once.
+    max_bytes, max_files : int
+        Largest file, and most files at once.
     """
 
     _esm = STATIC / "page.js"
@@ -85,7 +59,7 @@ class WaysIn(anywidget.AnyWidget):
 
     def __init__(
         self,
-        page: Page,
+        page: Any,
         examples: Sequence[str] = (),
         allow_paths: bool = False,
         max_bytes: int = MAX_BYTES_SERVED,
@@ -207,16 +181,8 @@ def explain_limit(size: int | None, limit: int) -> str:
 def clean_name(name: str) -> str:
     """Return what may be shown of a file's name: its last part, printable and short.
 
-    Parameters
-    ----------
-    name : str
-        As the browser sent it, so anything at all.
-
-    Returns
-    -------
-    str
-        At most 80 characters, without folders and without control or
-        direction-changing characters; never empty. It still needs escaping in HTML.
+    At most 80 characters, without folders and without control or direction-changing
+    characters; never empty. It still needs escaping in HTML.
     """
     last = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     shown = "".join(c for c in last if unicodedata.category(c)[0] != "C").strip()

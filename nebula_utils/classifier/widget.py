@@ -10,14 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
 from PIL import Image
 
 from nebula_utils.classifier import answer_html, summary
-from nebula_utils.classifier.classifier import Certainty, Result
+from nebula_utils.classifier.classifier import Classifier
+from nebula_utils.classifier.result import Certainty, Result
 from nebula_utils.classifier.summary import Row
 from nebula_utils.classifier.texts import (
     describe_result,
@@ -32,7 +33,7 @@ from nebula_utils.classifier.upload import (
     is_served,
 )
 from nebula_utils.config import MODEL
-from nebula_utils.counterfactuals.flips import PALETTES, Change, Shift, find_flips
+from nebula_utils.counterfactuals.flips import PALETTES, Predict, Shift, find_flips
 from nebula_utils.errors import ImageError, NebulaError
 from nebula_utils.images import reading
 from nebula_utils.report.style import CLASS_LABELS
@@ -41,32 +42,8 @@ KEPT_SIDE = 512  # px, shorter side of the pictures that are kept
 PREVIEW_SIDE = 224  # px, shorter side of the picture beside the sliders
 
 
-class Answerer(Protocol):
-    """What the page needs of a classifier."""
-
-    class_names: Any
-    certainty: Certainty
-    examples: dict[str, np.ndarray]
-
-    def classify(
-        self, source: Path | bytes, name: str | None = None, nebula: str = ""
-    ) -> Result:
-        """Classify one picture; see `classifier.Classifier.classify`."""
-
-    def predict_changed(
-        self, image: np.ndarray, changes: Sequence[Change]
-    ) -> np.ndarray:
-        """Answer a picture after changes of its colours."""
-
-    def make_strip(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the picture under each counterfactual."""
-
-    def map_evidence(self, image: np.ndarray) -> np.ndarray:
-        """Return what each place of a picture says for each class."""
-
-
 def build_app(
-    classifier: Answerer, allow_paths: bool | None = None, card: str | None = None
+    classifier: Classifier, allow_paths: bool | None = None, card: str | None = None
 ) -> "ClassifierApp":
     """Build the classifier's page.
 
@@ -99,23 +76,12 @@ def read_card(folder: Path = MODEL) -> str:
 
 
 class ClassifierApp(widgets.VBox):
-    """Ways in, answers, and what there is to read about them.
+    """Ways in, answers, and what there is to read about them; see `build_app`.
 
-    Parameters
-    ----------
-    classifier : Classifier
-        What answers.
-    allow_paths : bool
-        Whether there is a field for a path.
-    card : str
-        The model card, as Markdown.
-
-    Notes
-    -----
     Only the answers to the last pictures are kept, and those in memory alone.
     """
 
-    def __init__(self, classifier: Answerer, allow_paths: bool, card: str) -> None:
+    def __init__(self, classifier: Classifier, allow_paths: bool, card: str) -> None:
         self.classifier = classifier
         self.rows: list[Row] = []
         self.credits: dict[int, str] = {}
@@ -285,15 +251,9 @@ class ClassifierApp(widgets.VBox):
 
 
 class ColourSliders(widgets.VBox):
-    """How much colour does it take: sliders, with the answer that follows.
+    """How much colour does it take: sliders, with the answer that follows."""
 
-    Parameters
-    ----------
-    classifier : Classifier
-        What answers.
-    """
-
-    def __init__(self, classifier: Answerer) -> None:
+    def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
         self.result: Result | None = None
         self.hue = widgets.IntSlider(0, -180, 180, 5, description="Turn hues (°)")
@@ -322,9 +282,16 @@ class ColourSliders(widgets.VBox):
     def show(self, result: Result | None) -> None:
         """Start from a result's picture; None hides everything."""
         self.result = result if result and result.picture is not None else None
+        self.predict: Predict | None = None
         _set_visible(self, self.result is not None)
-        self.found.value = self.shown.value = ""
+        self.found.value = ""
         self.reset()
+
+    def _get_predict(self) -> Predict:
+        if self.predict is None:
+            assert self.result is not None and self.result.picture is not None
+            self.predict = self.classifier.make_predictor(self.result.picture)
+        return self.predict
 
     def reset(self) -> None:
         """Put the colours back."""
@@ -338,12 +305,9 @@ class ColourSliders(widgets.VBox):
 
     def search(self) -> None:
         """Say which smallest changes give another answer."""
-        if self.result is None or self.result.picture is None:
+        if self.result is None:
             return
-        picture = self.result.picture
-        flips = find_flips(
-            lambda changes: self.classifier.predict_changed(picture, changes)
-        )
+        flips = find_flips(self._get_predict())
         names = list(self.classifier.class_names)
         items = [
             f"<li>{escape(describe_shift(flip.shift))}: "
@@ -363,8 +327,7 @@ class ColourSliders(widgets.VBox):
         shift = Shift(
             float(self.hue.value), self.saturation.value / 100, self.palette.value
         )
-        changes: list[Change] = [shift]
-        (proba,) = self.classifier.predict_changed(self.result.picture, changes)
+        (proba,) = self._get_predict()([shift])
         names = list(self.classifier.class_names)
         small = reading.resize_short_side(
             self.result.picture, min(PREVIEW_SIDE, *self.result.picture.shape[:2])

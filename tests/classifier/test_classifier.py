@@ -88,9 +88,8 @@ def test_headline_tiles_and_sliders_have_one_basis(
 ) -> None:
     """No change of colour gives the headline's numbers; grey those of its tile."""
     result = classifier.classify(picture)
-    as_is, grey = classifier.predict_changed(
-        result.picture, [Shift(), Shift(saturation=0.0)]
-    )
+    predict = classifier.make_predictor(result.picture)
+    as_is, grey = predict([Shift(), Shift(saturation=0.0)])
     assert as_is == pytest.approx(list(result.probabilities.values()), abs=1e-5)
     tile = list(result.counterfactuals["grey"].values())
     assert grey == pytest.approx(tile, abs=1e-3)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 
 from nebula_utils.classifier import summary, widget
 from nebula_utils.classifier.answer_html import overlay_evidence
-from nebula_utils.classifier.classifier import Neighbour, Result
+from nebula_utils.classifier.result import Neighbour, Result
 from nebula_utils.classifier.summary import Row
 from nebula_utils.config import CLASS_NAMES
 from nebula_utils.errors import ImageError
@@ -61,12 +62,16 @@ class FakeClassifier:
         unsure = isinstance(source, bytes) and source.startswith(b"u")
         return make_result(path=name or "", confident=not unsure)
 
-    def predict_changed(self, image: np.ndarray, changes: list) -> np.ndarray:
+    def make_predictor(self, image: np.ndarray) -> Callable:
         """Say emission where hues are turned by 90° or more, else dark."""
-        rows = np.full((len(changes), len(CLASS_NAMES)), 0.05)
-        for row, change in zip(rows, changes, strict=True):
-            row[int(abs(change.hue) >= 90)] = 0.7
-        return rows
+
+        def predict(changes: list) -> np.ndarray:
+            rows = np.full((len(changes), len(CLASS_NAMES)), 0.05)
+            for row, change in zip(rows, changes, strict=True):
+                row[int(abs(change.hue) >= 90)] = 0.7
+            return rows
+
+        return predict
 
     def make_strip(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """Return three views."""
