@@ -2,6 +2,8 @@
 
 import gzip
 import io
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import tifffile
 from astropy.io import fits
 from astropy.wcs import WCS
+from PIL import Image
 from test_decoding import MARKER, corners, encode_fits
 from xisf import XISF
 
@@ -201,3 +204,29 @@ def test_xisf_bombs_unpack_to_what_their_header_claims():
     for data in (make_xisf(b"short", "zlib:2400"), make_xisf(flat, "zlib:1")[:300]):
         with pytest.raises(ImageError, match="damaged|cut off"):
             reading.read_image(data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["fits.fz", "png", "tif"])
+def test_the_largest_that_is_accepted_stays_below_its_memory(kind, tmp_path):
+    """At the limits of size and copies, decoding takes 1.5 GB and 10 s of a core."""
+    path = tmp_path / f"large.{kind}"
+    if kind == "fits.fz":
+        path.write_bytes(compress_fits(np.zeros((3, 9100, 9100), np.int16)))
+    elif kind == "png":
+        light = np.full((8600, 8600, 4), 200, np.uint8)
+        Image.fromarray(light).save(path, compress_level=1)
+    else:
+        light = np.zeros((9100, 9100, 3), np.uint16)
+        tifffile.imwrite(path, light, photometric="rgb", compression="zlib")
+    code = (
+        "import resource, sys; from nebula_utils.images import reading\n"
+        "reading.read_image(sys.argv[1], 512, refuse_blank=False)\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "print(used.ru_maxrss / 1e6, used.ru_utime + used.ru_stime)"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    gigabytes, seconds = map(float, said.split())
+    assert gigabytes < 1.5
+    assert seconds < 10
