@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "compute_association",
             "compute_cramers_v",
             "tabulate_composition",
+            "tabulate_photographers",
         ],
         "hips": ["fetch_cutouts", "load_hips", "make_plan"],
         "manifest": [

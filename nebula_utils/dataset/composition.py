@@ -1,9 +1,11 @@
 """See, before training, how far the colours of the pictures give the type away."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from nebula_utils.config import CLASS_NAMES, RANDOM_STATE
 from nebula_utils.counterfactuals.colour import PALETTES
@@ -45,6 +47,36 @@ def tabulate_composition(
     )
 
 
+def tabulate_photographers(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Count who made the pictures of each class, and how large they are.
+
+    Parameters
+    ----------
+    manifest : DataFrame
+        One row a picture, with label, credit and path.
+
+    Returns
+    -------
+    DataFrame
+        A row a class: ``photographers``, ``busiest`` and the ``share`` of the class's
+        pictures that the busiest one made, and the quartiles of the shorter side, px.
+    """
+    order = [name for name in CLASS_NAMES if name in set(manifest["label"])]
+    side = manifest["path"].map(_measure_side)
+    rows = {}
+    for name in order:
+        here = manifest["label"] == name
+        credits = manifest.loc[here, "credit"].value_counts()
+        sides = side[here].quantile([0.25, 0.5, 0.75]).round().astype(int)
+        rows[name] = {
+            "photographers": len(credits),
+            "busiest": credits.index[0],
+            "share": round(credits.iloc[0] / here.sum(), 2),
+            "shorter side, px": " / ".join(map(str, sides)),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def compute_association(
     manifest: pd.DataFrame,
     palettes: Sequence[str] | np.ndarray,
@@ -81,6 +113,15 @@ def compute_association(
         name: _associate(manifest[mask], palette[mask], random_state)
         for name, mask in parts.items()
     }
+
+
+def _measure_side(path: Path | str) -> float:
+    """Return the shorter side, px, from the file itself; NaN where it is not known."""
+    try:
+        with Image.open(path) as picture:
+            return min(picture.size)
+    except OSError:  # a FITS file, say
+        return float("nan")
 
 
 def compute_cramers_v(counts: np.ndarray) -> float:

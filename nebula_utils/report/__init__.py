@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "changes": [
             "plot_confusion_grid",
+            "plot_desaturation",
             "plot_dose_response",
             "plot_flip_rates",
             "plot_group_recall",
@@ -31,6 +32,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "pictures": [
             "choose_examples",
             "choose_flips",
+            "choose_free",
             "find_picture",
             "plot_dust_gallery",
             "plot_gallery",

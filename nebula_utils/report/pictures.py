@@ -191,6 +191,11 @@ def plot_views(rows: pd.DataFrame, colours: Sequence[str]) -> np.ndarray:
     return axes
 
 
+def choose_free(rows: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Return the first rows of a manifest whose licence lets us show the picture."""
+    return rows[[is_free(licence) for licence in rows["licence"]]].head(n)
+
+
 def choose_flips(
     manifest: pd.DataFrame, flips: pd.DataFrame, n: int = 5
 ) -> pd.DataFrame:

@@ -210,7 +210,7 @@ def make_goal_table(studies: Sequence[Mapping[str, Any] | None]) -> list[str]:
          "0.993 · 0.95", both(outside("strangers", "nebula_auroc"),
                               outside("strangers", "recall", "other"))),
         ("dark against emission, the original's photos", "0.88", "0.92",
-         outside("photos", "type_recall")),
+         outside("photos", "dark_emission")),
         ("LDN 1622, P(dark): in grey; in colour", "0.6 · 0.6", "0.7 · 0.7",
          both(held_out("grey"), held_out("as_is"))),
         ("“sure” on the outside sets: right; how many", "0.90 · 0.55", "0.92 · 0.65",

@@ -7,7 +7,7 @@ cross-validation enters as rows: a picture predicted in three repeats has three 
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,10 +92,15 @@ class Predictions:
 
     def among_types(self) -> "Predictions":
         """Return the pictures of nebulae, and answers that must name a type."""
-        if OTHER not in self.class_names:
-            return self
-        part = self.select(self.is_nebula)
-        keep = [i for i, name in enumerate(self.class_names) if name != OTHER]
+        return self.among([name for name in self.class_names if name != OTHER])
+
+    def among(self, names: Sequence[str]) -> "Predictions":
+        """Return the pictures of some classes, and answers that must be one of them.
+
+        Their probabilities are scaled to sum to 1.
+        """
+        keep = [i for i, name in enumerate(self.class_names) if name in names]
+        part = self.select(np.isin(self.y_true, keep))
         y_proba = part.y_proba[:, :, keep]
         return Predictions(
             np.searchsorted(keep, part.y_true),

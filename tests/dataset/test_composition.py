@@ -3,11 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from nebula_utils.dataset.composition import (
     compute_association,
     compute_cramers_v,
     tabulate_composition,
+    tabulate_photographers,
 )
 from nebula_utils.report.charts import plot_composition
 
@@ -132,3 +134,21 @@ def test_figure_says_what_was_found():
     shares = [point[0] for dots in drawn for point in dots.get_offsets()]
     assert sorted(shares) == [0, 0, 100, 100]
     plt.close(ax.figure)
+
+
+def test_photographers_are_counted_by_class(tmp_path):
+    """The busiest photographer and his share stand beside the pictures' sides."""
+    Image.fromarray(np.zeros((20, 40, 3), np.uint8)).save(tmp_path / "a.png")
+    manifest = pd.DataFrame(
+        {
+            "label": ["dark", "dark", "dark", "emission"],
+            "credit": ["A", "A", "B", "B"],
+            "path": [tmp_path / "a.png"] * 4,
+        }
+    )
+    table = tabulate_photographers(manifest)
+    assert list(table.index) == ["dark", "emission"]
+    assert table.loc["dark", ["photographers", "busiest", "share"]].tolist() == [
+        2, "A", 0.67
+    ]  # fmt: skip
+    assert table.loc["dark", "shorter side, px"] == "20 / 20 / 20"

@@ -1,0 +1,248 @@
+"""Judge heads on pictures that nobody here chose: outside sets, the held-out nebula.
+
+The head that is scored is the one that is exported, fitted on all training pictures.
+Copies of training pictures are dropped from an outside set; its other pictures of
+nebulae that are also trained on count, and are scored once more without.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nebula_utils.counterfactuals.colour import REPORTED
+from nebula_utils.dataset.manifest import Dataset, load_dataset
+from nebula_utils.dataset.screening import find_duplicates
+from nebula_utils.dataset.splits import make_groups
+from nebula_utils.training import scores
+from nebula_utils.training.calibration import SURE
+from nebula_utils.training.scores import Predictions
+from nebula_utils.training.study import Study
+
+DARK_EMISSION = ("dark", "emission")  # the original tool's two classes
+POOLED, NEW = "pooled", "pooled, new nebulae"
+
+
+@dataclass(frozen=True)
+class Outside:
+    """An outside set.
+
+    Attributes
+    ----------
+    manifest : DataFrame
+        Its pictures, copies of training pictures left out.
+    is_new : ndarray of shape (n_images,), bool
+        Whether no training picture shows the same nebula, or stands at its place.
+    """
+
+    manifest: pd.DataFrame
+    is_new: np.ndarray
+
+
+def load_outside(folder: Path | str, dataset: Dataset) -> Outside | None:
+    """Read a folder of pictures with a manifest, to be judged and never trained on.
+
+    Parameters
+    ----------
+    folder : Path or str
+        As for the source ``photos``; pictures that it flags as doubtful are left out.
+    dataset : Dataset
+        The training pictures; classes that they lack are left out.
+
+    Returns
+    -------
+    Outside or None
+        None where there is no such folder.
+
+    Raises
+    ------
+    SourceError
+        If the folder holds no usable picture.
+    """
+    if not Path(folder).is_dir():
+        return None
+    found = load_dataset("photos", folder, dataset.class_names, min_nebulae=1)
+    known = pd.concat([dataset.manifest, dataset.held_out], ignore_index=True)
+    # A file may have the same name in both.
+    theirs = found.manifest.assign(image_id="outside/" + found.manifest["image_id"])
+    both = pd.concat([known, theirs], ignore_index=True)
+    copies = find_duplicates(both)
+    twins = {
+        second if first in set(known["image_id"]) else first
+        for first, second in zip(copies["first"], copies["second"], strict=True)
+        if (first in set(known["image_id"])) != (second in set(known["image_id"]))
+    }
+    groups = make_groups(both, copies)
+    is_new = ~np.isin(groups[len(known) :], groups[: len(known)])
+    kept = ~theirs["image_id"].isin(twins).to_numpy()
+    return Outside(found.manifest[kept].reset_index(drop=True), is_new[kept])
+
+
+def predict_outside(
+    study: Study, outside: Outside, name: str = ""
+) -> dict[str, Predictions]:
+    """Ask a study's head, fitted on all its pictures, about an outside set.
+
+    Parameters
+    ----------
+    study : Study
+        A head and how pictures are put to it.
+    outside : Outside
+        The set.
+    name : str
+        Stands before the nebulae's names, so that sets can be pooled.
+
+    Returns
+    -------
+    dict of str to Predictions
+        ``"as_is"`` and ``"grey"``.
+    """
+    rows, names = outside.manifest, study.dataset.class_names
+    accept = [[c in text.split("|") for c in names] for text in rows["accept"]]
+    y = rows["label"].map({c: i for i, c in enumerate(names)}).to_numpy(int)
+    groups = np.array([f"{name}: {group}" for group in rows["group"]])
+    return {
+        change: Predictions(y, y_proba[None], groups, names, np.array(accept))
+        for change, y_proba in study.predict(rows, ("grey",)).items()
+    }
+
+
+def score_outside(
+    studies: Mapping[str, Study], folders: Mapping[str, Path | str]
+) -> dict[str, Any]:
+    """Score several heads on several outside sets, one by one and pooled.
+
+    Parameters
+    ----------
+    studies : mapping of str to Study
+        One a head.
+    folders : mapping of str to Path or str
+        Name of each set → its folder.
+
+    Returns
+    -------
+    dict
+        Set → head → its scores, and under `POOLED` and `NEW` those of all sets
+        together; None for a set whose folder is not there, and for the pool if one is
+        missing.
+    """
+    dataset = next(iter(studies.values())).dataset
+    sets = {name: load_outside(folder, dataset) for name, folder in folders.items()}
+    found: dict[str, Any] = dict.fromkeys((*sets, POOLED, NEW))
+    there = {name: one for name, one in sets.items() if one is not None}
+    answers = {
+        head: {name: predict_outside(study, one, name) for name, one in there.items()}
+        for head, study in studies.items()
+    }
+    for name, one in there.items():
+        palettes = one.manifest["palette"].to_numpy(str)
+        found[name] = {
+            head: score_answers(by_set[name], palettes)
+            for head, by_set in answers.items()
+        }
+    if len(there) == len(sets):
+        palettes = np.concatenate([one.manifest["palette"] for one in there.values()])
+        is_new = np.concatenate([one.is_new for one in there.values()])
+        pooled = {head: pool(list(by_set.values())) for head, by_set in answers.items()}
+        found[POOLED] = {h: score_answers(p, palettes) for h, p in pooled.items()}
+        found[NEW] = {
+            head: score_answers(
+                {change: one.select(is_new) for change, one in p.items()},
+                palettes[is_new],
+            )
+            for head, p in pooled.items()
+        }
+    return found
+
+
+def pool(answers: Sequence[Mapping[str, Predictions]]) -> dict[str, Predictions]:
+    """Join the answers to several sets of pictures."""
+
+    def join(change: str) -> Predictions:
+        parts = [one[change] for one in answers]
+        return Predictions(
+            np.concatenate([p.y_true for p in parts]),
+            np.concatenate([p.y_proba for p in parts], axis=1),
+            np.concatenate([p.groups for p in parts]),
+            parts[0].class_names,
+            np.concatenate([p.accept for p in parts if p.accept is not None]),
+        )
+
+    return {change: join(change) for change in answers[0]}
+
+
+def score_answers(
+    answers: Mapping[str, Predictions], palettes: np.ndarray
+) -> dict[str, Any]:
+    """Return the scores of one head on one set, as metrics.json has them.
+
+    Beside the keys of `scores.score_head` there is ``dark_emission``: the balanced
+    accuracy on pictures of the original tool's two classes, of answers among these.
+    """
+    p = answers["as_is"]
+    changed = {"grey": answers["grey"].y_proba}
+    found: dict[str, Any] = scores.score_head(p, changed, palettes, sure=SURE)
+    if set(DARK_EMISSION) <= {p.class_names[i] for i in np.unique(p.y_true)}:
+        two = p.among(DARK_EMISSION)
+        weights = scores.make_weights(two.groups, two.y_true)
+        values = scores.compute_balanced_accuracy(two, weights)
+        found["dark_emission"] = scores.make_score(values, two.groups)
+    return found
+
+
+def predict_held_out(
+    studies: Mapping[str, Study], changes: Sequence[str] = REPORTED
+) -> dict[str, pd.DataFrame]:
+    """Ask heads about the nebulae that no head is fitted on.
+
+    Parameters
+    ----------
+    studies : mapping of str to Study
+        One a head; their dataset says what is held out.
+    changes : sequence of str
+        Changes of colour.
+
+    Returns
+    -------
+    dict of str to DataFrame
+        Head → one row a picture and change (``nebula``, ``colour``), the probability
+        of every class; empty without such pictures.
+    """
+    found = {}
+    for head, study in studies.items():
+        rows, names = study.dataset.held_out, list(study.dataset.class_names)
+        parts = [pd.DataFrame(columns=["nebula", "colour", *names])]
+        if len(rows):
+            parts = [
+                pd.DataFrame(y_proba, columns=names).assign(
+                    nebula=rows["nebula"].to_numpy(), colour=change
+                )
+                for change, y_proba in study.predict(rows, changes).items()
+            ]
+        found[head] = pd.concat(parts, ignore_index=True)[["nebula", "colour", *names]]
+    return found
+
+
+def describe_held_out(story: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """Return the held-out nebulae's answers as metrics.json has them.
+
+    Parameters
+    ----------
+    story : mapping of str to DataFrame
+        From `predict_held_out`.
+
+    Returns
+    -------
+    dict
+        Nebula → head → colour → class → probability, rounded to 5 digits.
+    """
+    found: dict[str, Any] = {}
+    for head, table in story.items():
+        for row in table.to_dict("records"):
+            nebula, colour = row.pop("nebula"), row.pop("colour")
+            answers = {str(name): round(float(p), 5) for name, p in row.items()}
+            found.setdefault(nebula, {}).setdefault(head, {})[colour] = answers
+    return found
