@@ -7,10 +7,11 @@ from typing import Any
 from nebula_utils.files import write_atomic
 from nebula_utils.report.style import CLASS_LABELS
 from nebula_utils.report.tables import find_score, format_score
+from nebula_utils.training.fitting import Recipe
 
 
 def write_model_card(
-    path: Path, study: Mapping[str, Any], scored: Mapping[str, Any], about: str
+    path: Path, study: Mapping[str, Any], scored: Mapping[str, Any], recipe: Recipe
 ) -> None:
     """Write the card of the exported head.
 
@@ -22,8 +23,8 @@ def write_model_card(
         From `results.make_study`.
     scored : mapping
         The exported head's scores, as metrics.json has them.
-    about : str
-        One sentence on how the head is made.
+    recipe : Recipe
+        How the head is made.
     """
     data, recall = study["data"], scored["recall"]
 
@@ -41,7 +42,7 @@ def write_model_card(
     ]
     text = CARD.format(
         **study["features"],
-        about=about,
+        about=describe_recipe(recipe),
         source=data["source"],
         n_images=data["n_images"],
         n_nebulae=data["n_nebulae"],
@@ -59,11 +60,30 @@ def write_model_card(
         temporary.write_text(text, encoding="utf-8")
 
 
+def describe_recipe(recipe: Recipe) -> str:
+    """Say in a sentence or two how a head is made."""
+    copies = ["as it is" if colour == "as_is" else colour for colour in recipe.colours]
+    copies = ["in random colours" if "random" in one else one for one in copies]
+    parts = {
+        "in crops": recipe.crops,
+        "smaller in a star field": recipe.framed,
+        "behind simulated dust (emission nebulae, as dark ones)": recipe.dusty,
+    }
+    copies += [part for part, n in parts.items() if n]
+    kind = "A logistic regression"
+    if recipe.two_step:
+        kind = "Two logistic regressions, one for nebula or not and one for the type,"
+    return (
+        f"{kind} on frozen features, trained on each picture {', '.join(copies)}; asked "
+        f"about {len(recipe.views)} views of a picture, whose answers are averaged."
+    )
+
+
 CARD = """# Model card: nebula classifier, robust head
 
 Written by notebook 04; every number is from the same run.
 
-**What it is.** {about} It rests on `{backbone}` at {input_size} px.
+**What it is.** {about} The features are those of `{backbone}` at {input_size} px.
 
 **What it is for.** Sorting photographs of nebulae by type, teaching, and showing what \
 such a classifier looks at. Not for measuring or cataloguing objects: the type of a \

@@ -9,6 +9,7 @@ from nebula_utils.errors import NebulaError
 from nebula_utils.report import tables
 from nebula_utils.report.model_card import write_model_card
 from nebula_utils.report.results import HEADS, make_study
+from nebula_utils.training.study import ROBUST
 from nebula_utils.training.scores import Predictions, score_head
 
 
@@ -123,8 +124,9 @@ def test_quoted_benchmarks_have_goals():
 def test_model_card_has_the_numbers(metrics, tmp_path):
     """Each class with its counts and recall, what is not known, and no gap left."""
     scored = metrics["heads"]["robust"]
-    write_model_card(tmp_path / "MODEL_CARD.md", metrics, scored, "A linear head.")
+    write_model_card(tmp_path / "MODEL_CARD.md", metrics, scored, ROBUST)
     text = (tmp_path / "MODEL_CARD.md").read_text("utf-8")
     assert "| not a nebula | 20 | 20 |" in text
     assert "not known to the model: planetary (only 2 nebulae)" in text
-    assert "{" not in text and "A linear head." in text
+    assert "{" not in text
+    assert "Two logistic regressions" in text and "12 views" in text
