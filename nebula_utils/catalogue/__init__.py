@@ -1,1 +1,17 @@
 """Notebook 01: the table of nebulae; look-up by name, by place and by frame."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "frame": ["read_frame"],
+        "table": [
+            "Nebula",
+            "match_position",
+            "read_catalogue",
+            "read_conflicts",
+            "resolve",
+        ],
+    },
+)

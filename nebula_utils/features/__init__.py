@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "augmentation": ["DustyCrops", "RandomCrops", "SimulatedScenes"],
         "backbone": [
             "MOBILENETS",
+            "DEFAULT_BACKBONE",
             "Backbone",
             "load_backbone",
             "prepare_backbone",
@@ -26,6 +27,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "extract_to_npz",
             "list_pictures",
         ],
+        "fidelity": ["compute_fidelity", "make_batch"],
         "views": ["Preprocessing", "View", "apply_first"],
         "weights": ["fetch_frozen_graph"],
     },

@@ -74,8 +74,8 @@ def describe_recipe(recipe: Recipe) -> str:
     if recipe.two_step:
         kind = "Two logistic regressions, one for nebula or not and one for the type,"
     return (
-        f"{kind} on frozen features, trained on each picture {', '.join(copies)}; asked "
-        f"about {len(recipe.views)} views of a picture, whose answers are averaged."
+        f"{kind} on frozen features. Trained on each picture {', '.join(copies)}; "
+        f"asked about {len(recipe.views)} views of one, whose answers are averaged."
     )
 
 

@@ -9,8 +9,8 @@ from nebula_utils.errors import NebulaError
 from nebula_utils.report import tables
 from nebula_utils.report.model_card import write_model_card
 from nebula_utils.report.results import HEADS, make_study
-from nebula_utils.training.study import ROBUST
 from nebula_utils.training.scores import Predictions, score_head
+from nebula_utils.training.study import ROBUST
 
 
 def make_score(value, n_nebulae=8):
