@@ -1,4 +1,4 @@
-"""Which answers flip, and how much of a change it takes."""
+"""Which answers flip, and what other ways of splitting say."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,9 +17,6 @@ from nebula_utils.training.scores import (
     make_weights,
 )
 from nebula_utils.training.study import Plan, Recipe, Study, run_study
-
-# Saturation in steps down to grey: how much colour does an answer need?
-DESATURATED = ("pale_75", "pale_50", "pale_25", "grey")
 
 
 def predict_nebulae(study: Study, changes: Sequence[str]) -> dict[str, Predictions]:
@@ -65,34 +62,6 @@ def list_flips(study: Study, change: str = "grey") -> pd.DataFrame:
     )
     flipped = table[old != new]
     return flipped.sort_values(["shift", "row"], ascending=[False, True])
-
-
-def count_desaturated(study: Study, steps: Sequence[str] = DESATURATED) -> pd.DataFrame:
-    """Count how many answers of each type have flipped when colour fades away.
-
-    Parameters
-    ----------
-    study : Study
-        That was run with these changes.
-    steps : sequence of str
-        Changes that take more and more colour.
-
-    Returns
-    -------
-    DataFrame
-        A row a type, a column a step: share of the pictures whose answer is not the
-        first any more, at this step or at one before.
-    """
-    names = np.array(study.dataset.class_names)
-    found = predict_nebulae(study, ("as_is", *steps))
-    answers = {step: p.y_proba.mean(0).argmax(1) for step, p in found.items()}
-    gone = np.zeros(len(answers["as_is"]), bool)
-    shares = {}
-    for step in steps:
-        gone |= answers[step] != answers["as_is"]
-        shares[step] = pd.Series(gone).groupby(names[found["as_is"].y_true]).mean()
-    order = [name for name in names if name != OTHER]
-    return pd.DataFrame(shares).loc[order]
 
 
 def narrow(

@@ -203,7 +203,7 @@ def shift(
         return images.copy()
     planes = np.ascontiguousarray(images.reshape(-1, 3).T)
     chroma = (np.float32(saturation) * _rotation(hue)) @ planes
-    composed = _compose(_luma(planes.T), chroma.T)
+    composed = _compose(_luma(planes.T), chroma.T.astype(np.float32, copy=False))
     return composed.reshape(images.shape)
 
 

@@ -11,7 +11,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "changes": [
             "plot_confusion_grid",
-            "plot_desaturation",
             "plot_dose_response",
             "plot_flip_rates",
             "plot_group_recall",
@@ -52,6 +51,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "tables": [
             "format_score",
             "tabulate_comparison",
+            "tabulate_explanations",
             "tabulate_flips",
             "tabulate_outside",
             "tabulate_scores",

@@ -22,7 +22,7 @@ from nebula_utils.report.drawing import (
     write_cell,
     write_title,
 )
-from nebula_utils.report.style import CLASS_LABELS, CLASS_STYLE
+from nebula_utils.report.style import CLASS_LABELS
 from nebula_utils.training.scores import (
     MIN_GROUP,
     Predictions,
@@ -32,8 +32,6 @@ from nebula_utils.training.scores import (
     make_score,
     make_weights,
 )
-
-HEAD_LINES = ("--", "-", ":")
 
 
 def plot_confusion_grid(
@@ -105,36 +103,6 @@ def plot_flip_rates(
     about = f"{score['n_images']} pictures of {score['n_nebulae']} nebulae, out of fold"
     title = f"Answers that flip, {CHANGE_NAMES[first]}: {', '.join(values)}"
     return write_title(ax, title, about)
-
-
-def plot_desaturation(
-    steps: Mapping[str, pd.DataFrame], ax: Axes | None = None
-) -> Axes:
-    """Draw how many answers have flipped while the colour fades away.
-
-    Parameters
-    ----------
-    steps : mapping of str to DataFrame
-        Name of each head → `bias.count_desaturated`.
-    """
-    ax = make_axes(ax, (7, 3.8))
-    lost = {}
-    for head, table in steps.items():
-        x = range(1 + table.shape[1])
-        line = HEAD_LINES[list(steps).index(head) % len(HEAD_LINES)]
-        for name, shares in table.iterrows():
-            style = CLASS_STYLE[str(name)]
-            y = [0.0, *shares]
-            look = {"color": style["color"], "marker": style["marker"], "ms": 4}
-            ax.plot(x, y, line, label=f"{CLASS_LABELS[str(name)]}, {head}", **look)
-        lost[head] = table.iloc[:, -1].mean()
-    names = ["as it is", *(CHANGE_NAMES[step] for step in table.columns)]
-    ax.set_xticks(range(len(names)), names)
-    ax.set(ylim=(0, 1), ylabel="share of answers that have flipped")
-    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
-    found = ", ".join(f"{share:.0%} ({head})" for head, share in lost.items())
-    about = "pictures of nebulae, out of fold; mean over the types in the title"
-    return write_title(ax, f"Flipped when all colour is gone: {found}", about)
 
 
 def plot_group_recall(

@@ -107,6 +107,38 @@ def tabulate_outside(external: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(found, orient="index")
 
 
+def tabulate_explanations(
+    distance: pd.DataFrame, located: pd.DataFrame
+) -> pd.DataFrame:
+    """Return by type how much colour answers take, and where their evidence lies.
+
+    Parameters
+    ----------
+    distance, located : DataFrame
+        From `bias.measure_flip_distances` and `bias.measure_localisation`.
+
+    Returns
+    -------
+    DataFrame
+        A row a type: pictures, the share whose answer no turn of the hues flips, the
+        median turn (degrees) of those that flip, the share that grey flips; evidence
+        on the nebula and the part of the picture that it covers, means.
+    """
+    rows = {}
+    for name, part in distance.groupby("label", sort=False):
+        turns = part["hue"][part["hue"] < float("inf")]
+        on = located[located["label"] == name] if len(located) else located
+        rows[name] = {
+            "pictures": len(part),
+            "no hue flips": round(1 - len(turns) / len(part), 2),
+            "median turn, °": turns.median() if len(turns) else float("nan"),
+            "grey flips": round(float((part["saturation"] >= 0).mean()), 2),
+            "evidence on it": round(on["share"].mean(), 2) if len(on) else None,
+            "it covers": round(on["chance"].mean(), 2) if len(on) else None,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def tabulate_comparison(
     a: Mapping[str, Predictions], b: Mapping[str, Predictions]
 ) -> pd.DataFrame:
