@@ -68,7 +68,7 @@ class Backbone:
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Return the embeddings only; see `embed_with_map`."""
-        return self.embed_with_map(images)[0]
+        return self.engine.run(images, with_map=False)[0]
 
     def embed_with_map(
         self, images: np.ndarray

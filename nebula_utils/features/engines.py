@@ -45,7 +45,9 @@ class Engine:
     n_features: int
     n_map: int
 
-    def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def run(
+        self, images: np.ndarray, with_map: bool = True
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the vectors of a batch, and its feature maps if there are any."""
         raise NotImplementedError
 
@@ -90,7 +92,9 @@ class LiteEngine(Engine):
         self._interpreters: dict[tuple[int, ...], Any] = {}
         self._lock = threading.Lock()
 
-    def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def run(
+        self, images: np.ndarray, with_map: bool = True
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """See `Engine.run`."""
         with self._lock:
             if images.shape not in self._interpreters:
@@ -100,7 +104,11 @@ class LiteEngine(Engine):
             interpreter.set_tensor(given, images.astype(np.float32, copy=False))
             interpreter.invoke()
             outputs = interpreter.get_output_details()
-            return _sort(interpreter.get_tensor(o["index"]) for o in outputs)
+            return _sort(
+                interpreter.get_tensor(o["index"])
+                for o in outputs
+                if with_map or len(o["shape"]) == 2
+            )
 
     def fork(self) -> "LiteEngine":
         """Return an engine with the same network for another thread."""
@@ -158,14 +166,16 @@ class OpenVinoEngine(Engine):
             [[d.get_length() if d.is_static else -1 for d in s] for s in shapes], file
         )
 
-    def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def run(
+        self, images: np.ndarray, with_map: bool = True
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the vectors of a batch, and its feature maps if there are any."""
         if not hasattr(self._requests, "own"):
             self._requests.own = [s.create_infer_request() for s in self._stages]
         found = [np.ascontiguousarray(images, np.float32)]
         for request in self._requests.own:
             found = list(request.infer(found, share_inputs=True).values())
-        return _sort(found)
+        return _sort(np.array(x) for x in found if with_map or x.ndim == 2)
 
 
 def _cut_network(openvino: Any, model: Any) -> list[tuple[Any, str]]:
@@ -196,7 +206,9 @@ class TensorFlowEngine(Engine):
         shapes = [list(array.shape) for array in found if array is not None]
         self.n_features, self.n_map = _read_shapes(shapes, folder)
 
-    def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def run(
+        self, images: np.ndarray, with_map: bool = True
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the vectors of a batch, and its feature maps if there are any."""
         tf = import_tensorflow()
         # Alone, a picture would get other last bits than in company.
@@ -212,7 +224,8 @@ class TensorFlowEngine(Engine):
                 f"{str(error).splitlines()[0]}"
             ) from error
         n = len(images)
-        return found["vector"].numpy()[:n], found["map"].numpy()[:n]
+        maps = found["map"].numpy()[:n] if with_map else None
+        return found["vector"].numpy()[:n], maps
 
 
 def choose_engine(file: Path, wanted: str) -> Engine:
@@ -276,5 +289,5 @@ def _read_shapes(shapes: list[list[int]], source: Path) -> tuple[int, int]:
 
 def _sort(outputs: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
     """Tell vectors and maps apart, whatever their order."""
-    found = {array.ndim: np.array(array) for array in outputs}
+    found = {array.ndim: array for array in outputs}
     return found[2], found.get(4)
