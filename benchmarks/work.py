@@ -221,8 +221,10 @@ def extract(bench: Bench, network: Backbone, store: Path) -> Figures:
 
 def cold(bench: Bench, network: Backbone) -> Figures:
     """Embed the photos, nothing stored before."""
-    bench.store = bench.new("store")
-    return extract(bench, network, bench.store)
+    store = bench.new("store")
+    if network is bench.network:
+        bench.store = store
+    return extract(bench, network, store)
 
 
 def warm(bench: Bench) -> Figures:
