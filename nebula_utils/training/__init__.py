@@ -31,6 +31,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "heads": ["LinearHead", "TwoStepHead", "load_head"],
         "keras": ["compare_with_keras", "fit_keras"],
         "probes": ["probe", "share_neighbours"],
+        "review": ["list_doubtful", "review_labels"],
         "scores": ["Predictions", "compare_heads", "score_head"],
         "study": [
             "ABLATION",
@@ -40,7 +41,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "RECIPES",
             "ROBUST",
             "Study",
-            "list_doubtful",
             "make_splits",
             "run_study",
         ],

@@ -155,10 +155,8 @@ def embed(
 
     Parameters
     ----------
-    dataset : Dataset
-        Pictures.
-    backbone : Backbone
-        Feature extractor.
+    dataset, backbone
+        Whose pictures, and the feature extractor.
     views : sequence of View
         Views of each picture.
     mask : ndarray of shape (n_images,), bool, optional
@@ -177,21 +175,7 @@ def embed(
 
 
 def make_training(dataset: Dataset, backbone: Backbone, recipe: Recipe) -> Training:
-    """Embed everything that a recipe's head may be fitted on.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        Pictures; nothing else is read.
-    backbone : Backbone
-        Feature extractor.
-    recipe : Recipe
-        Which samples.
-
-    Returns
-    -------
-    Training
-    """
+    """Embed everything that a recipe's head may be fitted on."""
     is_type = dataset.manifest["label"].to_numpy() != OTHER
     size = recipe.size
     plain = [View(size, colour=name) for name in recipe.colours if name != RANDOM]

@@ -75,6 +75,15 @@ class _Estimator:
         X = np.asarray(X, np.float64)
         return temper(self._answer(X[:, None] if X.ndim == 2 else X), self.temperature)
 
+    def save(self, path: Path) -> None:
+        """Write the head to an ``.npz`` file, no pickle inside; see `load_head`."""
+        with write_atomic(path) as temporary:
+            np.savez(temporary, **self.list_arrays())  # type: ignore[arg-type]
+
+    def list_arrays(self) -> dict[str, np.ndarray]:
+        """Return everything that `make_head` needs."""
+        raise NotImplementedError
+
     def _answer(self, X: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
@@ -181,10 +190,6 @@ class LinearHead(_Estimator):
             "temperature": np.array(self.temperature),
         }
 
-    def save(self, path: Path) -> None:
-        """Write the head to an ``.npz`` file, no pickle inside; see `load_head`."""
-        _save(self.list_arrays(), path)
-
 
 class TwoStepHead(_Estimator):
     """One layer says whether it is a nebula, another which type it is then.
@@ -280,7 +285,7 @@ class TwoStepHead(_Estimator):
         return found
 
     def list_arrays(self) -> dict[str, np.ndarray]:
-        """Return everything that `make_head` needs, as arrays."""
+        """Return everything that `make_head` needs."""
         return {
             **self.types_.list_arrays(),
             "class_names": self.classes_.astype(str),
@@ -289,10 +294,6 @@ class TwoStepHead(_Estimator):
             "temperature": np.array(self.temperature),
             "other": np.array(self.other),
         }
-
-    def save(self, path: Path) -> None:
-        """Write the head to an ``.npz`` file, no pickle inside; see `load_head`."""
-        _save(self.list_arrays(), path)
 
 
 Head = LinearHead | TwoStepHead
@@ -410,8 +411,3 @@ def _fit_logistic(
 def _check_shapes(coef: np.ndarray, intercept: np.ndarray, n_classes: int) -> None:
     if coef.ndim != 2 or coef.shape[1] != n_classes or intercept.shape != (n_classes,):
         raise ValueError(f"{coef.shape} is no matrix of {n_classes} classes")
-
-
-def _save(arrays: dict[str, np.ndarray], path: Path) -> None:
-    with write_atomic(path) as temporary:
-        np.savez(temporary, **arrays)  # type: ignore[arg-type]

@@ -119,13 +119,7 @@ class Study:
         return self.dataset.manifest["label"].to_numpy() != OTHER
 
     def predict_under(self, name: str) -> Predictions:
-        """Return the answers under one change of colour or framing.
-
-        Parameters
-        ----------
-        name : str
-            ``"as_is"`` and ``"grey"`` are of all pictures, others of nebulae only.
-        """
+        """Return the answers under one change; but for grey, to nebulae only."""
         data, y_proba = self.dataset, self.y_proba[name]
         mask = np.ones(len(data.y), bool) if name in EVERYONE else self.is_nebula
         return Predictions(
@@ -137,13 +131,7 @@ class Study:
         )
 
     def predict_random_split(self) -> Predictions:
-        """Return the answers had the split been random.
-
-        Raises
-        ------
-        ValueError
-            If `run_study` was not asked for them.
-        """
+        """Return the answers had the split been random, if `run_study` has them."""
         if self.random_split is None:
             raise ValueError("run_study was called with random_split=False")
         return self.predictions.replace(self.random_split)
@@ -151,12 +139,9 @@ class Study:
     def ask(
         self, rows: np.ndarray | pd.Index
     ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-        """Return the mean answers to some pictures by change, and the classes.
+        """Return the mean answers to some rows by change, and the classes.
 
-        Parameters
-        ----------
-        rows : array of int
-            Rows of the dataset; where a change was not asked of one it has NaN.
+        Where a change was not asked about, there is NaN.
         """
         rows = np.asarray(rows, int)
         found = {}
@@ -183,18 +168,7 @@ class Study:
         return embed(self.dataset, self.backbone, self.recipe.views)
 
     def fit_head(self, without: Sequence[str] = ()) -> Head:
-        """Fit the head on all pictures but those of some nebulae.
-
-        Parameters
-        ----------
-        without : sequence of str
-            Groups of which nothing is fitted.
-
-        Returns
-        -------
-        Head
-            Calibrated on the out-of-fold answers; kept in the cache.
-        """
+        """Fit the calibrated head on all pictures but those of some groups."""
         training, names = self.training, self.dataset.class_names
         if training is None:
             training = make_training(self.dataset, self.backbone, self.recipe)
@@ -308,25 +282,14 @@ def make_splits(
 ) -> list[splits.Split]:
     """Return repeated k-folds by group, each checked for leakage.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        Pictures.
-    n_splits, n_repeats : int
-        Folds, and how often they are dealt out anew.
-    random_state : int
-        Seed.
-
     Returns
     -------
     list of (repeat, fold, train, test)
 
     Raises
     ------
-    LeakageError
-        If a group stands on both sides.
-    SourceError
-        If there are fewer than three folds, or a class has fewer nebulae than folds.
+    LeakageError, SourceError
+        As `run_study`.
     """
     groups = dataset.groups
     thinnest = dataset.manifest.groupby("label")["group"].nunique().min()
@@ -357,17 +320,15 @@ def embed_changes(
 
     Parameters
     ----------
-    dataset, backbone, recipe
-        As for `run_study`.
-    changes : sequence of str
-        Colours and framings.
+    dataset, backbone, recipe, changes
+        As for `run_study`; framings are changes, too.
     everyone : bool
-        Whether every picture is asked about under every change.
+        Whether every picture is asked about under every change, or only as it is and
+        in grey, and pictures of nebulae otherwise.
 
     Returns
     -------
     dict of str to ndarray of shape (n, n_views, n_features), float32
-        ``"as_is"`` and ``"grey"`` of all pictures, other changes of nebulae only.
     """
     asked = {"as_is": recipe.views}
     asked |= {name: apply_first(name, recipe.views) for name in changes}
@@ -387,39 +348,6 @@ def embed_changes(
         for name, views in asked.items()
         if name in full or chosen.any()
     }
-
-
-def list_doubtful(study: Study, n: int = 20) -> pd.DataFrame:
-    """List the pictures whose accepted labels the study doubts most.
-
-    Parameters
-    ----------
-    study : Study
-        Whose out-of-fold answers.
-    n : int
-        How many.
-
-    Returns
-    -------
-    DataFrame
-        ``row`` in the dataset, ``image_id``, ``nebula``, ``label``, ``accept``,
-        ``answer`` and ``self_confidence``, the probability of what is accepted [1]_,
-        lowest first.
-
-    References
-    ----------
-    .. [1] Northcutt et al. (2021), Confident learning, arXiv:1911.00068.
-    """
-    confidence = calibration.compute_truth_probability(study.predictions).mean(0)
-    rows = np.argsort(confidence, kind="stable")[:n]
-    found = study.dataset.manifest.iloc[rows]
-    answers = study.y_proba["as_is"].mean(0)[rows].argmax(1)
-    table = found[["image_id", "nebula", "label", "accept"]].reset_index(drop=True)
-    table.insert(0, "row", rows)
-    names = np.array(study.dataset.class_names)
-    return table.assign(
-        answer=names[answers], self_confidence=confidence[rows].round(3)
-    )
 
 
 def _cross_validate(

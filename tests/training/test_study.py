@@ -190,25 +190,3 @@ def test_balanced_weights_give_each_class_and_nebula_its_share() -> None:
     weight = compute_sample_weight(samples, balanced=True)
     assert weight[1] / weight[0] == pytest.approx(1.0)  # half the share, half as many
     assert weight[:3].sum() == pytest.approx(weight[3])
-
-
-def test_doubtful_labels_are_ranked_as_cleanlab_ranks_them(run) -> None:
-    """The order is cleanlab's, and a label that was swapped comes first."""
-    from cleanlab.filter import find_label_issues
-
-    made = run(study.BALANCED.at_size(64), framings=())
-    y_proba = made.y_proba["as_is"].copy()
-    swapped = 5
-    y_proba[0, swapped] = 0.001 / 6
-    y_proba[0, swapped, 6] = 0.999
-    made = replace(made, y_proba={**made.y_proba, "as_is": y_proba})
-    table = study.list_doubtful(made, 56)
-    assert table["row"][0] == swapped and table["answer"][0] == "other"
-    theirs = find_label_issues(
-        made.dataset.y,
-        y_proba[0],
-        return_indices_ranked_by="self_confidence",
-        filter_by="predicted_neq_given",
-    )
-    ours = [row for row in table["row"] if row in set(theirs)]
-    assert ours == theirs.tolist()

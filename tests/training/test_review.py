@@ -1,0 +1,82 @@
+"""Label review: doubtful pictures first, and nobody's other rows are touched."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nebula_utils.dataset.manifest import Dataset, make_dataset
+from nebula_utils.dataset.photos import load_photos
+from nebula_utils.training.review import list_doubtful, review_labels, write_accepted
+from nebula_utils.training.study import BALANCED, Study
+
+
+@pytest.fixture
+def dataset(manifest: pd.DataFrame) -> Dataset:
+    """Give the synthetic study."""
+    rows = manifest.assign(group=manifest["nebula"], palette="mixed")
+    return make_dataset(rows, min_nebulae=3)
+
+
+def test_doubtful_labels_are_ranked_as_cleanlab_ranks_them(
+    dataset: Dataset, fake_backbone
+) -> None:
+    """The order is cleanlab's, and a label that was swapped comes first."""
+    from cleanlab.filter import find_label_issues
+
+    y_proba = np.random.default_rng(0).dirichlet(np.full(7, 3), (1, len(dataset.y)))
+    swapped = 5
+    y_proba[0, swapped] = 1e-6
+    y_proba[0, swapped, 6] = 1 - 6e-6
+    made = Study(dataset, BALANCED, fake_backbone, {"as_is": y_proba})
+    table = list_doubtful(made, 56)
+    assert table["row"][0] == swapped and table["answer"][0] == "other"
+    theirs = find_label_issues(
+        made.dataset.y,
+        y_proba[0],
+        return_indices_ranked_by="self_confidence",
+        filter_by="predicted_neq_given",
+    )
+    ours = [row for row in table["row"] if row in set(theirs)]
+    assert ours == theirs.tolist()
+
+
+def test_accepted_types_are_what_the_source_reads_back(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    """A changed and a new row; other rows and unknown columns stay."""
+    from shutil import copyfile
+
+    rows = dataset.manifest.iloc[[0, 2]].copy()
+    for i, name in ((0, "a.png"), (2, "b.png")):
+        copyfile(rows.loc[i, "path"], tmp_path / name)
+        rows.loc[i, "path"] = str(tmp_path / name)
+    copyfile(tmp_path / "a.png", tmp_path / "c.png")
+    table = tmp_path / "manifest.csv"
+    table.write_text("file,class,mine\nc.png,planetary,x\n./a.png,dark,y\n")
+    write_accepted(table, rows.assign(accept="dark|emission"))
+    found = pd.read_csv(table, keep_default_na=False).set_index("file")
+    assert found.loc["c.png", ["class", "mine", "accept"]].tolist() == [
+        "planetary",
+        "x",
+        "",
+    ]
+    assert found.loc["./a.png", "mine"] == "y" and len(found) == 3
+    read = load_photos(tmp_path).set_index("image_id")["accept"]
+    assert sorted(read) == ["dark|emission", "dark|emission", "planetary"]
+
+
+def test_the_table_writes_only_what_was_changed(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    """Ticking a second type for one of two pictures writes one row."""
+    rows = dataset.manifest.iloc[:2].assign(answer="emission")
+    box = review_labels(rows, tmp_path / "manifest.csv")
+    *lines, button, said = box.children
+    second = lines[1].children[1].children[1]
+    assert second.description == "emission" and not second.value
+    second.value = True
+    button.click()
+    found = pd.read_csv(tmp_path / "manifest.csv")
+    assert found["accept"].tolist() == ["dark|emission"] and "1 rows" in said.value
