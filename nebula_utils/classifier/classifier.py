@@ -105,11 +105,8 @@ class Classifier:
             name = str(source) if isinstance(source, Path) else ""
         min_side = Preprocessing(self.views, trim=self.trim).min_side
         found = reading.decode(source, min_side)
-        return replace(
-            self._answer(found.image, name, nebula),
-            notes=found.notes,
-            object_name=str(found.header.get("OBJECT", "")).strip(),
-        )
+        answer = self._answer(found.image, name, nebula)
+        return replace(answer, notes=found.notes, decoded=found)
 
     def make_predictor(self, image: np.ndarray) -> Predict:
         """Get ready to answer a picture under many changes of its colours.

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nebula_utils.images.scientific import Decoded
+
 
 class Neighbour(NamedTuple):
     """A training picture that the network finds similar.
@@ -81,8 +83,8 @@ class Result:
         Whether the picture, or one nearly like it, is a training picture.
     notes : tuple of str
         What was done to decode the file, e.g. a stretch of linear data.
-    object_name : str
-        What the file's header says it shows; "" if nothing.
+    decoded : Decoded, optional
+        The file's header and place on the sky, as far as it knows them.
     picture : ndarray of shape (h, w, 3), uint8
         As decoded: its shorter side is below 1024 px.
     """
@@ -100,7 +102,7 @@ class Result:
     neighbours: tuple[Neighbour, ...] = ()
     was_trained_on: bool = False
     notes: tuple[str, ...] = ()
-    object_name: str = ""
+    decoded: Decoded | None = None
     picture: np.ndarray | None = None
 
     def as_dict(self) -> dict[str, Any]:

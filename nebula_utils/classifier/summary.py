@@ -33,12 +33,15 @@ class Row(NamedTuple):
     answer : Result or str
         A str is the reason why there is no result.
     nebula : str
-        What the picture shows, as far as its name or its user says.
+        What the picture shows, as far as its header, its name or its user says.
+    in_frame : tuple of str
+        Nebulae in it, where it knows its place on the sky.
     """
 
     name: str
     answer: Result | str
     nebula: str = ""
+    in_frame: tuple[str, ...] = ()
 
 
 def render_table(rows: Sequence[Row]) -> str:

@@ -6,6 +6,8 @@ is in `texts`, how it is drawn in `answer_html` and `summary`, how files come in
 """
 
 import io
+import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html import escape
@@ -36,7 +38,10 @@ from nebula_utils.config import MODEL
 from nebula_utils.counterfactuals.flips import PALETTES, Predict, Shift, find_flips
 from nebula_utils.errors import ImageError, NebulaError
 from nebula_utils.images import reading
+from nebula_utils.images.scientific import Decoded
 from nebula_utils.report.style import CLASS_LABELS
+
+log = logging.getLogger(__name__)
 
 KEPT_SIDE = 512  # px, shorter side of the pictures that are kept
 PREVIEW_SIDE = 224  # px, shorter side of the picture beside the sliders
@@ -133,9 +138,13 @@ class ClassifierApp(widgets.VBox):
             answer: Result | str = self.classifier.classify(source, name, nebula)
         except ImageError as error:
             answer = str(error)
-        if not nebula and isinstance(answer, Result):
-            nebula = answer.object_name
-        self._keep(Row(name, answer, nebula or guess_name(name)))
+        in_frame: tuple[str, ...] = ()
+        if isinstance(answer, Result) and answer.decoded is not None:
+            in_frame = list_in_frame(answer.decoded)
+            nebula = nebula or str(answer.decoded.header.get("OBJECT", "")).strip()
+            answer = replace(answer, decoded=None)
+        nebula = nebula or guess_name(name) or next(iter(in_frame), "")
+        self._keep(Row(name, answer, nebula, in_frame))
 
     def refuse(self, name: str, reason: str) -> None:
         """Keep why a file was not taken."""
@@ -238,6 +247,10 @@ class ClassifierApp(widgets.VBox):
             strip = self.classifier.make_strip(picture)
             found = self.classifier.map_evidence(picture)
         notes = [look_up(row.nebula, row.answer), self.credits.get(index, "")]
+        if row.in_frame:
+            notes.append(
+                f"In the frame, by its coordinates: {', '.join(row.in_frame)}."
+            )
         certainty = self.classifier.certainty
         return answer_html.render_answer(row.answer, certainty, strip, found, notes)
 
@@ -345,6 +358,26 @@ class ColourSliders(widgets.VBox):
             f"<figcaption role='status'><b>{escape(words)}</b>{note}</figcaption>"
             f"</figure><div class='nebula-words'>{bars}</div></div>"
         )
+
+
+def list_in_frame(decoded: Decoded, most: int = 8) -> tuple[str, ...]:
+    """Return the names of the nebulae in a FITS picture with WCS, nearest middle first.
+
+    A place in a file beside it, or in its AVM, is not looked for: `nebula frame` does.
+    """
+    if "CTYPE1" not in decoded.header:
+        return ()
+    from nebula_utils.catalogue import frame
+
+    try:
+        place = frame.find_place(Path(os.devnull), decoded)
+        found = frame.list_nebulae(place)
+    except Exception as error:  # a header may hold anything
+        log.debug("no place: %s", error)
+        return ()
+    height, width = place.shape
+    found.sort(key=lambda one: np.hypot(one.x - width / 2, one.y - height / 2))
+    return tuple(one.name for one in found[:most])
 
 
 def describe_shift(shift: Shift) -> str:

@@ -18,6 +18,7 @@ from nebula_utils.classifier.result import Neighbour, Result
 from nebula_utils.classifier.summary import Row
 from nebula_utils.config import CLASS_NAMES
 from nebula_utils.errors import ImageError
+from nebula_utils.images.scientific import Decoded
 
 EVIL = "<script>alert('x')</script>\"'&.jpg"
 GREY = np.full((32, 48, 3), 90, np.uint8)
@@ -324,3 +325,25 @@ def test_the_overlay_glows_where_the_evidence_is() -> None:
     over = overlay_evidence(GREY, evidence, 1.0).astype(int)
     assert over.shape == GREY.shape
     assert over[0, 0, 0] > over[31, 47, 0] + 50 and over[31, 47].max() <= 72
+
+
+def test_a_picture_with_coordinates_tells_what_is_in_its_frame() -> None:
+    """A FITS header with WCS around M 42 names it, and the OBJECT that it states."""
+    header = {"OBJECT": "Orion", "NAXIS1": 200, "NAXIS2": 200}
+    header |= {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRPIX1": 100.0}
+    header |= {"CRPIX2": 100.0, "CRVAL1": 83.82, "CRVAL2": -5.39}
+    header |= {"CDELT1": -0.01, "CDELT2": 0.01, "CUNIT1": "deg", "CUNIT2": "deg"}
+    decoded = Decoded(
+        np.zeros((200, 200, 3), np.uint8),
+        (),
+        header,
+        np.array([[1.0, 0, 0], [0, 1, 0]]),
+    )
+    assert widget.list_in_frame(decoded)[0] == "NGC 1976"
+    assert widget.list_in_frame(decoded._replace(header={"CTYPE1": "what"})) == ()
+    fake = FakeClassifier()
+    fake.classify = lambda *given: make_result(path="x.fits", decoded=decoded)
+    app = widget.build_app(fake, card="")
+    page = give(app, ("x.fits", b"x"))
+    assert app.name.value == "Orion" and app.rows[0].answer.decoded is None
+    assert "In the frame, by its coordinates: NGC 1976" in page.text
