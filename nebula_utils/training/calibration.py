@@ -42,18 +42,19 @@ def is_sure(y_proba: np.ndarray, sure: float = SURE) -> np.ndarray:
 
 
 def read_certainty() -> dict[str, Any]:
-    """Return what answers that are sure were worth on outside sets; empty if unknown.
+    """Return what answers that are sure were worth on outside sets.
 
     Returns
     -------
     dict
         As `scripts/choose_head.py` wrote it: ``threshold``, ``coverage``,
-        ``accuracy``, ``measured_on``, and ``sets`` with these for each set.
+        ``accuracy``, ``measured_on``, and ``sets`` with these for each set; only
+        ``sets``, and nothing in it, where it was not measured for `SURE`.
     """
-    if not CERTAINTY.is_file():
-        return {}
-    found = json.loads(CERTAINTY.read_text(encoding="utf-8"))
-    return found if found.get("threshold") == SURE else {}
+    found: dict[str, Any] = {}
+    if CERTAINTY.is_file():
+        found = json.loads(CERTAINTY.read_text(encoding="utf-8"))
+    return found if found.get("threshold") == SURE else {"sets": {}}
 
 
 def fit_temperature(

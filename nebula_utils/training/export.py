@@ -105,7 +105,7 @@ def _describe_calibration(study: Study, scored: Mapping[str, Any]) -> dict[str, 
     p = study.predictions
     threshold = calibration.compute_threshold(p)
     measured = calibration.read_certainty()
-    if measured:
+    if measured["sets"]:
         sure = {key: measured[key] for key in SURE_KEYS}
     else:
         values = scored["sure"]["share"]["value"], scored["sure"]["accuracy"]["value"]
@@ -115,7 +115,7 @@ def _describe_calibration(study: Study, scored: Mapping[str, Any]) -> dict[str, 
         "temperature": round(study.temperature, 6),
         "threshold": threshold,
         "sure": sure,
-        "measured": measured.get("sets", {}),
+        "measured": measured["sets"],
         **calibration.score_coverage(p, threshold),
     }
 
