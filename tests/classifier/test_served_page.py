@@ -41,7 +41,8 @@ def server(tmp_path_factory, browser) -> Iterator:
     """Serve the page to a few visitors."""
     folder = tmp_path_factory.mktemp("served")
     few = (
-        "--LimitedKernelManager.max_kernels=3",
+        f"--LimitedKernelManager.max_kernels={MOST}",
+        "--MappingKernelManager.cull_idle_timeout=60",  # two signs of life
         "--MappingKernelManager.cull_interval=5",
     )
     with Server("voila", folder, *few) as running:
@@ -148,6 +149,31 @@ def test_one_visitor_too_many_is_asked_to_wait(server: Server) -> None:
     html = found.value.read().decode()
     assert found.value.code == 503 and "All places are taken" in html
     assert 'http-equiv="refresh"' in html and "://" not in html
+
+
+def test_a_crashed_tab_frees_its_place(page, server: Server, browser) -> None:
+    """Who goes without a word is gone after a while; who stays is not."""
+    before = server.log.read_text().count("Kernel shutdown")
+    guest = open_page(server, browser)
+    guest.context.close()  # says no word to the server
+    wait_for_log(server, "Kernel shutdown", before + 1, patience=150)
+    assert upload(page, {"m.png": make_good()["plain.png"]}).startswith("m.png: ")
+    assert page.locator(".nebula-asleep").count() == 0
+
+
+def test_an_untouched_page_goes_to_sleep(server: Server, browser) -> None:
+    """After half an hour without a key or a touch it says so, and how to wake it."""
+    guest = browser.new_page()
+    guest.clock.install()
+    guest.goto(server.url)
+    guest.wait_for_selector(".nebula-drop", timeout=START * 1000)
+    guest.clock.fast_forward(29 * 60 * 1000)
+    time.sleep(3)  # for the answer to its sign of life
+    assert guest.locator(".nebula-asleep").count() == 0
+    guest.clock.fast_forward(2 * 60 * 1000)
+    guest.wait_for_selector(".nebula-asleep")
+    guest.goto("about:blank")
+    guest.close()
 
 
 def test_addresses_that_are_not_there(server: Server) -> None:
