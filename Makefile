@@ -26,11 +26,12 @@ env: $(STAMP) ## build .venv from requirements.lock (the others do it when neede
 $(STAMP): requirements.lock requirements-uv.txt pyproject.toml scripts/build_venv.sh
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh scripts/build_venv.sh
 
-reproduce: $(STAMP) images ## from nothing to the finished report in reports/
-	@$(BIN)/nebula run
+reproduce: $(STAMP) images ## from nothing to the report (SOURCE=stellarium+everyday+archives)
+	@$(BIN)/nebula run $(if $(SOURCE),-p SOURCE $(SOURCE))
 
 images: $(STAMP) ## get the default images and weights into the cache
 	@$(BIN)/nebula fetch stellarium > /dev/null
+	@$(if $(findstring archives,$(SOURCE)),$(BIN)/nebula fetch archives > /dev/null)
 	@$(BIN)/nebula backbone > /dev/null
 
 test: $(STAMP) images ## run every test, the notebooks and the browser included

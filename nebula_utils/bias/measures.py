@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -15,8 +15,7 @@ from nebula_utils.counterfactuals.flips import find_flips
 from nebula_utils.features.views import Preprocessing
 from nebula_utils.images import reading
 
-if TYPE_CHECKING:  # a later room's, which is only handed in
-    from nebula_utils.classifier.classifier import Classifier
+Classifier = Any  # a later room's, which is only handed in
 
 SEEN = (0.02, 0.6)  # share of a picture that an object covers, to be told from chance
 MASK_SIDE = 256  # px, shorter side of the mask of an object
@@ -26,7 +25,7 @@ _TEXTURE = re.compile(
 
 
 def measure_localisation(
-    classifier: "Classifier", rows: Iterable[Mapping[str, Any]]
+    classifier: Classifier, rows: Iterable[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Measure how much of the evidence for a nebula's type lies on the nebula.
 
@@ -67,7 +66,7 @@ def measure_localisation(
 
 
 def measure_flip_distances(
-    classifier: "Classifier", rows: Iterable[Mapping[str, Any]]
+    classifier: Classifier, rows: Iterable[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Measure how much colour has to change until the answer flips.
 
@@ -154,7 +153,7 @@ def make_mask(
     return np.asarray(mask), shape
 
 
-def _read(classifier: "Classifier", row: Mapping[str, Any]) -> np.ndarray:
+def _read(classifier: Classifier, row: Mapping[str, Any]) -> np.ndarray:
     min_side = Preprocessing(classifier.views, trim=classifier.trim).min_side
     return reading.read_image(Path(row["path"]), min_side)
 

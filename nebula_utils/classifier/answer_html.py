@@ -118,6 +118,7 @@ def overlay_evidence(
     Parameters
     ----------
     image : ndarray of shape (h, w, 3), uint8
+        RGB.
     evidence : ndarray of shape (rows, columns), float32
         Over the whole of it; ``largest`` glows most.
 

@@ -229,6 +229,12 @@ def stretch(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     values : ndarray of shape (h, w) or (h, w, n)
         Any real numbers; NaN and infinite ones become black.
 
+    Returns
+    -------
+    ndarray of the same shape, uint8
+
+    References
+    ----------
     .. [1] XISF 1.0 specification, section 8.5.7 (display functions): m is the value
        that becomes a half, MTF(x; m) = (m - 1) x / ((2 m - 1) x - m).
     """

@@ -124,6 +124,14 @@ class LinearHead(_Estimator):
     coef_: np.ndarray
     intercept_: np.ndarray
 
+    def __init__(
+        self,
+        C: float = 0.01,
+        class_names: tuple[str, ...] | None = None,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__(C, class_names, temperature)
+
     def fit(
         self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None
     ) -> "LinearHead":
