@@ -1,5 +1,6 @@
-"""Read the three public lists that data/catalogue.csv is merged from."""
+"""Read the lists that data/catalogue.csv is merged from: three copies, nine originals."""
 
+import csv
 import gzip
 import hashlib
 import importlib.util
@@ -15,6 +16,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from nebula_utils.catalogue.designations import canonical, name_key
 from nebula_utils.errors import SourceError
@@ -31,6 +33,58 @@ SHA256 = {
     "names.dat": "90df8a650549591fc8bb75bbbee40912ffd91ea99e12ff6b046abab64d36abe5",
 }
 
+
+class Original(NamedTuple):
+    """A published list that numbers its nebulae itself."""
+
+    file: str
+    type: str | None
+    slack: float  # arcmin; how exact its places are
+    reference: str
+
+
+ORIGINALS = {
+    "green": Original(
+        "green_snr.csv", "supernova_remnant", 2, "Green 2014, BASI 42, 47"
+    ),
+    "acker": Original(
+        "secgpn_planetary.csv",
+        "planetary",
+        1,
+        "Acker et al. 1992, Strasbourg-ESO Catalogue of Galactic Planetary Nebulae",
+    ),
+    "vdb": Original(
+        "van_den_bergh.csv", "reflection", 2, "van den Bergh 1966, AJ 71, 990"
+    ),
+    "barnard": Original(
+        "barnard.csv",
+        "dark",
+        4,
+        "Barnard 1927, Atlas of Selected Regions of the Milky Way",
+    ),
+    "lynds": Original("lynds_dark.csv", "dark", 4, "Lynds 1962, ApJS 7, 1"),
+    "sharpless": Original(
+        "sharpless.csv", "emission?", 4, "Sharpless 1959, ApJS 4, 257"
+    ),
+    "rcw": Original(
+        "rcw.csv",
+        "emission?",
+        8,
+        "Rodgers, Campbell & Whiteoak 1960, MNRAS 121, 103",
+    ),
+    "gum": Original("gum.csv", "emission?", 8, "Gum 1955, Mem. RAS 67, 155"),
+    "ced": Original(
+        "cederblad.csv", None, 4, "Cederblad 1946, Medd. Lunds Astron. Obs. Ser. II 119"
+    ),
+}
+REFERENCES = {
+    "openngc": "OpenNGC, Verga, as of pyongc 1.2.2",
+    "stellarium": "Stellarium 0.22.2, catalogue 3.16",
+    "hnsky": "HNSKY deep-sky list, Kleijn, version 2024-05-06",
+} | {source: original.reference for source, original in ORIGINALS.items()}
+# Cederblad's spectral classes: a continuous spectrum is reflected starlight.
+_CEDERBLAD = {"e": "emission", "c": "reflection", "c+e": "emission?"}
+
 # What a source's word for a type says. "other" is no nebula; None is a nebula of
 # some kind, or a cluster that may hide one: it leaves the answer to others; a
 # type with "?" counts only where no source says more.
@@ -43,9 +97,11 @@ _OPENNGC_TYPES = {
     "SNR": "supernova_remnant",
     "Neb": None,
     "Cl+N": "emission?",
-    "OCl": None,
-    "*Ass": None,
-    "Other": None,
+    "OCl": "",
+    "*Ass": "",
+    "Other": "",
+    "*": "",
+    "**": "",
 }
 _STELLARIUM_TYPES = {
     5: None,  # cluster
@@ -108,11 +164,11 @@ _STELLARIUM_PREFIX = {
 # Names in HNSKY that nobody would ask for, or that are too short to be clear.
 _HNSKY_NOISE = re.compile(
     r"|P\d+|MLB.*|LM\d+|LBN\d+\.\d.*|WRA.*|CD-.*|CPD.*|PGC.*|ESO.*|\d.*|PN\d.*"
-    r"|Eg_nebula|BDN.*|HMSTG.*|GN\d.*|KLW.*|EM\*.*|-.*|.{1,2}|.*part.of.*|.*Group.*"
+    r"|Eg_nebula|.*Envelope|BDN.*|HMSTG.*|GN\d.*|KLW.*|EM\*.*|-.*|.{1,2}|.*part.of.*|.*Group.*"
 )
 
 
-@dataclass
+@dataclass(eq=False)
 class Record:
     """One line of one source: names, what it says of type, place and size."""
 
@@ -120,9 +176,19 @@ class Record:
     designations: list[str]
     common_names: list[str]
     type: str | None
-    ra_deg: float
+    ra_deg: float  # NaN where the source's place was refused, see catalogue_rules
     dec_deg: float
-    size_arcmin: float  # NaN if the source gives none
+    size_arcmin: float  # NaN if the source gives none, as the three below
+    minor_arcmin: float = math.nan
+    angle_deg: float = math.nan
+    magnitude: float = math.nan
+    reference: str = ""
+    number: str = ""  # the one that an original list gave
+
+    @property
+    def names(self) -> list[str]:
+        """Return all names of the record."""
+        return self.designations + self.common_names
 
 
 def read_openngc() -> Iterator[Record]:
@@ -131,9 +197,12 @@ def read_openngc() -> Iterator[Record]:
     if package is None or package.origin is None:
         raise SourceError("pyongc is not installed: run make env")
     database = sqlite3.connect(Path(package.origin).parent / "ongc.db")
-    columns = "name, type, ra, dec, majax, messier, ngc, ic, identifiers, commonnames"
+    columns = (
+        "name, type, ra, dec, majax, messier, ngc, ic, identifiers, commonnames,"
+        "minax, pa, vmag"
+    )
     for row in database.execute(f"SELECT {columns} FROM objects WHERE type != 'Dup'"):
-        name, kind, ra, dec, size, messier, ngc, ic, others, common = row
+        name, kind, ra, dec, size, messier, ngc, ic, others, common, *shape = row
         if ra is None:
             continue
         names = [name.replace("C0", "Caldwell ") if name[:2] == "C0" else name]
@@ -147,7 +216,7 @@ def read_openngc() -> Iterator[Record]:
             _OPENNGC_TYPES.get(kind, "other"),
             math.degrees(ra),
             math.degrees(dec),
-            float(size) if size else math.nan,
+            *(float(value) if value else math.nan for value in (size, *shape)),
         )
 
 
@@ -174,6 +243,9 @@ def read_stellarium(folder: Path) -> Iterator[Record]:
             math.degrees(row["ra"]) % 360,
             math.degrees(row["dec"]),
             max(row["major"], row["minor"]) * 60 or math.nan,
+            min(row["major"], row["minor"]) * 60 or math.nan,
+            float(row["angle"] or "nan"),
+            row["vmag"] if 0 < row["vmag"] < 30 else math.nan,
         )
 
 
@@ -191,7 +263,7 @@ def read_hnsky(cache: Path) -> Iterator[Record]:
             continue
         names = [name.strip() for name in cells[3].split("/")]
         ra, dec = int(cells[0]) / 864000 * 360, int(cells[1]) / 324000 * 90
-        size = int(cells[6]) / 10 if len(cells) > 6 and cells[6] else math.nan
+        shape = [float(cell or "nan") for cell in (cells[6:9] + [""] * 3)[:3]]
         kind = _read_hnsky_type(cells[4] if len(cells) > 4 else "")
         rest = [n for n in names if not canonical(n) and not _noise(n)]
         labels = [n.removeprefix("PN_").replace("_", " ") for n in rest]
@@ -202,8 +274,53 @@ def read_hnsky(cache: Path) -> Iterator[Record]:
             kind,
             ra,
             dec,
-            size or math.nan,
+            (shape[0] or math.nan) / 10,
+            (shape[1] or math.nan) / 10,
+            shape[2],
         )
+
+
+def read_originals(folder: Path) -> Iterator[Record]:
+    """Yield the objects of the published lists in ``folder``, data/originals."""
+    for source, original in ORIGINALS.items():
+        with open(folder / original.file, encoding="utf-8", newline="") as stream:
+            for row in csv.DictReader(stream):
+                others = _split(row.get("other_names", "") + "," + row.get("pk", ""))
+                others.append(row.get("ngc_ic") or row.get("usual_name") or "")
+                labels = [_tidy_usual(n) for n in others]
+                numbers = _known([row["name"], *labels])
+                labels = [n for n in labels if n and not canonical(n)]
+                if source == "ced":  # a star's number (+64 13) is no nebula's
+                    labels = []
+                yield Record(
+                    source,
+                    numbers + [n for n in labels if re.search(r"\d", n)],
+                    [n for n in labels if not re.search(r"\d", n)],
+                    _read_cederblad(row) if source == "ced" else original.type,
+                    float(row["ra_deg"]),
+                    float(row["dec_deg"]),
+                    float(row.get("size_arcmin") or "nan"),
+                    number=str(canonical(row["name"])),
+                )
+
+
+def _read_cederblad(row: dict[str, str]) -> str | None:
+    """Return the type behind a spectral class of Cederblad's list.
+
+    A nebula without a class, which is in no other list, is a guess: starlight on dust.
+    """
+    if not row["class"] and not re.match(r"(NGC|IC)", row["ngc_ic"]):
+        return "reflection?"
+    return _CEDERBLAD.get(row["class"])
+
+
+def _tidy_usual(name: str) -> str:
+    """Return a name of Green's or Acker's list as people write it."""
+    if name.startswith("("):  # Green's brackets: a part of the remnant only
+        return ""
+    if re.fullmatch(r"S\d{3}", name):  # Simeis, not Sharpless
+        return f"Simeis {name[1:]}"
+    return re.sub(r"\s+", " ", name.replace("--", "")).replace("- ", "-").strip()
 
 
 def _noise(name: str) -> bool:
