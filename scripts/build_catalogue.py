@@ -10,7 +10,6 @@ import logging
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ _log = logging.getLogger("build_catalogue")
 # data/catalogue_corrections.csv and data/protoplanetary.csv.
 _PLACE_ORDER = {
     "planetary": "hand openngc stellarium hnsky acker",
-    "dark": "hand barnard lynds stellarium hnsky openngc",
+    "dark": "hand barnard stellarium lynds hnsky openngc",
     "supernova_remnant": "hand openngc green sharpless hnsky stellarium",
     "other": "hand openngc vdb hnsky sharpless stellarium ced rcw gum",
 }
@@ -300,7 +299,8 @@ def choose_place(
     """
     placed = [r for r in group if not math.isnan(r.ra_deg)]
     placed = _by_order(placed, _PLACE_ORDER, kind)
-    if not placed or placed[0].source == "hand" or kind == "dark":
+    sure = placed and (placed[0].source == "hand" or kind == "dark")
+    if not placed or sure or (placed[0].source == "openngc" and placed[0].type):
         return placed[0] if placed else None
     names = {name_key(n) for r in group for n in r.designations}
     own = {p for n in names if (p := places.get(n)) and p.source in _EXACT}

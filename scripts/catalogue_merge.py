@@ -1,7 +1,6 @@
 """Find out which lines of the lists speak of one nebula, and list where they differ."""
 
 import math
-import re
 from collections.abc import Callable
 
 import numpy as np

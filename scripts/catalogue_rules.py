@@ -10,7 +10,7 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import astropy.units as u
@@ -18,7 +18,7 @@ import numpy as np
 from astropy.coordinates import FK4, SkyCoord
 from catalogue_sources import ORIGINALS, Record
 
-from nebula_utils.designations import name_key
+from nebula_utils.catalogue.designations import name_key
 
 _log = logging.getLogger("build_catalogue")
 found: Counter[str] = Counter()  # rule → how often it had to act
@@ -70,7 +70,7 @@ def place_in_name(name: str) -> Place | None:
     return Place(sky.ra.deg, sky.dec.deg, math.nan, slack, "name")
 
 
-def own_places(records: Iterable[Record]) -> dict[str, Place]:
+def own_places(records: list[Record]) -> dict[str, Place]:
     """Return the own place of every number that an original list gave.
 
     OpenNGC stands for the NGC and IC; Stellarium for Lynds' bright nebulae, as far as
@@ -91,7 +91,13 @@ def own_places(records: Iterable[Record]) -> dict[str, Place]:
         for name in names:
             place = (record.ra_deg, record.dec_deg, record.size_arcmin, slack)
             places.setdefault(name_key(name), Place(*place, record.source))
-    for number in bright.keys() - set(_off_the_order(bright)):
+    wrong = set(_off_the_order(bright))
+    for record in records:
+        for name in [n for n in record.designations if n[:4] == "LBN "]:
+            if int(name[4:]) in wrong and len(record.designations) > 1:
+                _tell("LBN number out of its order", record, name)
+                record.designations.remove(name)
+    for number in bright.keys() - wrong:
         record = bright[number]
         place = (record.ra_deg, record.dec_deg, record.size_arcmin, 15)
         places[name_key(f"LBN {number}")] = Place(*place, "stellarium")

@@ -1,4 +1,4 @@
-"""Read the lists that data/catalogue.csv is merged from: three copies, nine originals."""
+"""Read what data/catalogue.csv is merged from: three copies, nine originals."""
 
 import csv
 import gzip

@@ -26,7 +26,7 @@ def test_a_shared_number_joins_records_that_lie_close():
         record("stellarium", ["Sh2-1"]),
         record("hnsky", ["NGC 1", "Sh2-1"], ra=10.05),
     ]
-    groups = catalogue_merge.join_by_number(records, [])
+    groups = catalogue_merge.join_by_number(records, {}, [])
     assert [len(group) for group in groups] == [3]
 
 
@@ -34,7 +34,7 @@ def test_a_shared_number_far_away_is_a_conflict():
     """A number at another place is not believed, and listed."""
     conflicts: list[dict] = []
     records = [record("openngc", ["NGC 1"]), record("hnsky", ["NGC 1"], ra=15.0)]
-    groups = catalogue_merge.join_by_number(records, conflicts)
+    groups = catalogue_merge.join_by_number(records, {}, conflicts)
     assert len(groups) == 2
     assert conflicts[0]["field"] == "position"
     assert conflicts[0]["rejected_source"] == "hnsky"
@@ -46,7 +46,7 @@ def test_a_shared_lbn_number_joins_nothing():
         record("openngc", ["NGC 1", "LBN 5"]),
         record("stellarium", ["NGC 2", "LBN 5"]),
     ]
-    assert len(catalogue_merge.join_by_number(records, [])) == 2
+    assert len(catalogue_merge.join_by_number(records, {}, [])) == 2
 
 
 def test_planetaries_at_one_place_are_one():
@@ -54,7 +54,9 @@ def test_planetaries_at_one_place_are_one():
     near = [record("stellarium", ["PK 1+1.1"], "planetary")]
     also = [record("hnsky", ["K 1-1"], "planetary", dec=20.002)]
     far = [record("hnsky", ["K 1-2"], "planetary", dec=20.02)]
-    groups = catalogue_merge.join_planetaries([near, also, far])
+    groups = catalogue_merge.join_at_one_place(
+        [near, also, far], build_catalogue.tell_type
+    )
     assert sorted(len(group) for group in groups) == [1, 2]
 
 
@@ -69,7 +71,7 @@ def test_planetaries_at_one_place_are_one():
 def test_molecular_clouds_of_other_lists_are_no_dark_nebulae(names, left_out):
     """A radio source that Stellarium calls a cloud needs a dark nebula's number."""
     group = [record("stellarium", names, "dark?", size=9.0)]
-    assert (build_catalogue.settle(group, []) is None) == left_out
+    assert (build_catalogue.settle(group, {}, []) is None) == left_out
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,8 @@ def test_every_row_finds_itself(table):
 
 def test_every_fact_has_a_source(table):
     """Sources are named for type and place, and for a size where there is one."""
-    known = {"openngc", "stellarium", "hnsky", "hand"}
+    known = set("openngc stellarium hnsky hand green acker vdb barnard lynds".split())
+    known |= {"sharpless", "rcw", "gum", "ced"}
     assert set(table["source_type"]) | set(table["source_position"]) <= known
     assert (table["size_arcmin"].isna() == table["source_size"].eq("")).all()
 
