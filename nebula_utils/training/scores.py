@@ -47,13 +47,7 @@ class Predictions:
     accept: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        """Check that the arrays belong together.
-
-        Raises
-        ------
-        ValueError
-            If a shape is wrong or a probability is not one.
-        """
+        """Check that the arrays belong together: ValueError if they don't."""
         n_images, n_classes = len(self.y_true), len(self.class_names)
         if self.y_proba.ndim != 3 or self.y_proba.shape[1:] != (n_images, n_classes):
             raise ValueError(
@@ -137,10 +131,8 @@ def make_weights(
     y : ndarray of shape (n_images,), int
         The class of each picture; nebulae are resampled within their class, so that
         no class vanishes from a resample.
-    n_resamples : int
-        How many resamples; 0 for the value alone.
-    random_state : int
-        Seed of the resampling.
+    n_resamples, random_state : int
+        How many resamples, and their seed; 0 for the value alone.
 
     Returns
     -------
@@ -229,23 +221,12 @@ def compute_flip_rate(
 ) -> np.ndarray:
     """Return the share of nebula pictures whose answer changes, shape (n_weights,).
 
-    Parameters
-    ----------
-    p : Predictions
-        Answers to the pictures as they are.
-    changed : ndarray of shape (n_repeats, n_images, n_classes), float
-        Probabilities for the same pictures after an intervention.
-    weights : ndarray of shape (n_weights, n_images)
-        As `make_weights` gives them.
-
-    Notes
-    -----
-    Pictures of `other` do not count: the question is whether colour decides which
-    nebula it is.
+    ``changed`` are the probabilities after an intervention, (n_repeats, n_images,
+    n_classes). Pictures of `other` do not count: the question is whether colour or
+    framing decides which nebula it is.
     """
-    is_nebula = np.array([name != "other" for name in p.class_names])[p.y_true]
     flips = (changed.argmax(-1) != p.y_pred).mean(0)
-    return _divide(weights @ (flips * is_nebula), weights @ is_nebula.astype(float))
+    return _divide(weights @ (flips * p.is_nebula), weights @ p.is_nebula.astype(float))
 
 
 def compute_worst_group_recall(
@@ -253,17 +234,6 @@ def compute_worst_group_recall(
 ) -> np.ndarray:
     """Return the smallest recall of any type x palette group, shape (n_weights,).
 
-    Parameters
-    ----------
-    p : Predictions
-        Answers to the pictures as they are.
-    palettes : ndarray of shape (n_images,), str
-        The palette of each picture.
-    weights : ndarray of shape (n_weights, n_images)
-        As `make_weights` gives them.
-
-    Notes
-    -----
     Groups of fewer than `MIN_GROUP` nebulae are not scored; `other` is left out.
     """
     right = p.is_right.mean(0)
@@ -280,14 +250,7 @@ def compute_worst_group_recall(
 
 
 def make_score(values: np.ndarray, groups: np.ndarray) -> Score:
-    """Return a score as metrics.json has it.
-
-    Parameters
-    ----------
-    values : ndarray of shape (1 + n_resamples,)
-        The value, then its resamples.
-    groups : ndarray of shape (n_images,), str
-        The nebulae of the pictures that were scored.
+    """Return a score as metrics.json has it, from its value and then its resamples.
 
     Returns
     -------
@@ -313,7 +276,6 @@ def score_head(
     framed: Mapping[str, np.ndarray] | None = None,
     random_split: Predictions | None = None,
     sure: float | None = None,
-    random_state: int = RANDOM_STATE,
 ) -> dict[str, Score | dict[str, Score]]:
     """Return every score that metrics.json holds of one head.
 
@@ -332,8 +294,6 @@ def score_head(
         Answers had the split been random.
     sure : float, optional
         Probability from which on an answer counts as sure.
-    random_state : int
-        Seed of the resampling.
 
     Returns
     -------
@@ -348,13 +308,11 @@ def score_head(
     nebulae = p.select(p.is_nebula)
 
     def score(metric: Metric, of: Predictions = p) -> Score:
-        weights = make_weights(of.groups, of.y_true, random_state=random_state)
+        weights = make_weights(of.groups, of.y_true)
         return make_score(metric(of, weights), of.groups)
 
     def flips(answers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        weights = make_weights(
-            nebulae.groups, nebulae.y_true, random_state=random_state
-        )
+        weights = make_weights(nebulae.groups, nebulae.y_true)
         return {
             name: compute_flip_rate(nebulae, _pick_nebulae(p, y_proba), weights)
             for name, y_proba in answers.items()
@@ -379,7 +337,7 @@ def score_head(
         "balanced_accuracy_random_split": loose or _missing(p),
         "strict_balanced_accuracy": score(compute_balanced_accuracy, p.be_strict()),
         "macro_f1": score(compute_macro_f1),
-        "recall": score_recall(p, random_state),
+        "recall": score_recall(p),
         "grey_balanced_accuracy": score(compute_balanced_accuracy, grey),
         "type_recall": score(compute_balanced_accuracy, types),
         "grey_type_recall": score(compute_balanced_accuracy, grey_types),
@@ -389,13 +347,13 @@ def score_head(
         "worst_group_recall": worst,
         "ece": score(compute_ece),
         "nebula_auroc": score(compute_nebula_auroc),
-        "sure": {} if sure is None else score_sure(p, sure, random_state),
+        "sure": {} if sure is None else score_sure(p, sure),
     }
 
 
-def score_recall(p: Predictions, random_state: int = RANDOM_STATE) -> dict[str, Score]:
+def score_recall(p: Predictions) -> dict[str, Score]:
     """Return each present class's recall as metrics.json has it."""
-    weights = make_weights(p.groups, p.y_true, random_state=random_state)
+    weights = make_weights(p.groups, p.y_true)
     recall = compute_recall(p, weights)
     return {
         name: make_score(recall[:, i], p.groups[p.y_true == i])
@@ -403,26 +361,16 @@ def score_recall(p: Predictions, random_state: int = RANDOM_STATE) -> dict[str, 
     }
 
 
-def score_sure(
-    p: Predictions, sure: float, random_state: int = RANDOM_STATE
-) -> dict[str, Score]:
+def score_sure(p: Predictions, sure: float) -> dict[str, Score]:
     """Return how many answers are sure, and how many of these are right.
-
-    Parameters
-    ----------
-    p : Predictions
-        Answers.
-    sure : float
-        Probability from which on an answer counts as sure.
-    random_state : int
-        Seed of the resampling.
 
     Returns
     -------
     dict of str to score
-        ``share`` of sure answers, and the ``accuracy`` of these.
+        ``share`` of answers whose probability reaches ``sure``, and the ``accuracy``
+        of these.
     """
-    weights = make_weights(p.groups, p.y_true, random_state=random_state)
+    weights = make_weights(p.groups, p.y_true)
     is_sure = p.y_proba.max(-1) >= sure
     share, right = is_sure.mean(0), (is_sure & p.is_right).mean(0)
     return {
@@ -435,18 +383,8 @@ def compare_heads(
     a: Predictions,
     b: Predictions,
     metric: Metric = compute_balanced_accuracy,
-    random_state: int = RANDOM_STATE,
 ) -> Score:
     """Return the difference between two heads' scores on the same pictures.
-
-    Parameters
-    ----------
-    a, b : Predictions
-        Answers of two heads to the same pictures, in the same order.
-    metric : callable
-        One of this module's metrics of (predictions, weights).
-    random_state : int
-        Seed of the resampling.
 
     Returns
     -------
@@ -461,29 +399,17 @@ def compare_heads(
     """
     if not (np.array_equal(a.y_true, b.y_true) and np.array_equal(a.groups, b.groups)):
         raise ValueError("a paired comparison needs the same pictures on both sides")
-    weights = make_weights(a.groups, a.y_true, random_state=random_state)
+    weights = make_weights(a.groups, a.y_true)
     return make_score(metric(b, weights) - metric(a, weights), a.groups)
 
 
 def compute_confusion(p: Predictions, weighted: bool = False) -> np.ndarray:
-    """Return the confusion matrix averaged over repeats.
+    """Return the confusion matrix averaged over repeats: rows are true classes.
 
-    Parameters
-    ----------
-    p : Predictions
-        Answers and truth.
-    weighted : bool
-        Count nebulae instead of pictures.
-
-    Returns
-    -------
-    ndarray of shape (n_classes, n_classes), float64
-        Rows are true classes, columns answers.
+    ``weighted`` counts nebulae instead of pictures.
     """
     n_classes = len(p.class_names)
-    weights = make_weights(p.groups, p.y_true, 0)[0]
-    if not weighted:
-        weights = np.ones(len(p.y_true))
+    weights = weigh_nebulae(p.groups) if weighted else np.ones(len(p.y_true))
     answers = np.eye(n_classes)[p.y_pred].mean(0)
     return np.eye(n_classes)[p.y_true].T @ (answers * weights[:, None])
 

@@ -176,6 +176,20 @@ def test_score_head_has_the_keys_of_the_interface():
     assert set(scores["ece"]) == {"value", "low", "high", "n_images", "n_nebulae"}
 
 
+def test_flips_may_be_asked_of_nebulae_only():
+    """Answers to the nebulae alone give the same rates; framings have a mean."""
+    p = predict([0, 1, 1, 1, 2, 2])
+    whole = predict([1, 1, 1, 0, 0, 2]).y_proba
+    of_nebulae = whole[:, :4]
+    palettes = np.array(["red"] * 6)
+    changed = {"grey": whole, "red": of_nebulae}
+    framed = {"smaller": of_nebulae, "turned": p.y_proba[:, :4]}
+    found = score_head(p, changed, palettes, framed)
+    assert found["flip_rate"]["red"] == found["flip_rate"]["grey"]
+    rates = {k: s["value"] for k, s in found["framing_flip_rate"].items()}
+    assert rates == {"smaller": 0.5, "turned": 0, "mean": 0.25}
+
+
 def test_a_type_must_be_named_among_types():
     """An answer `other` is renormalised away, and pictures of `other` do not count."""
     names = ("dark", "emission", "other")
