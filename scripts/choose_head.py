@@ -69,10 +69,10 @@ def predict(
     known, names = study.dataset, study.dataset.class_names
     answers = []
     for one in sets.values():
-        without = ()
+        without: list[str] = []
         if leave_out:
             unseen = find_unseen(known.manifest, one.manifest)
-            without = np.unique(np.delete(known.groups, unseen))
+            without = np.unique(np.delete(known.groups, unseen)).tolist()
         answers.append(study.predict(one.manifest, without=without))
     parts = [one.manifest.assign(set=name) for name, one in sets.items()]
     table = pd.concat(parts, ignore_index=True)
