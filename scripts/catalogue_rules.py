@@ -23,6 +23,7 @@ from nebula_utils.catalogue.designations import name_key
 _log = logging.getLogger("build_catalogue")
 found: Counter[str] = Counter()  # rule → how often it had to act
 
+_COARSE = 90.0  # arcmin; how exact a PK number tells its place
 _LBN_WIDTH = 12  # numbers on either side that tell a number's galactic longitude
 _LBN_SLACK = 5.0  # deg; Lynds numbered her bright nebulae by galactic longitude
 _WHOLE = ("barnard", "lynds", "sharpless")  # lists that size whole nebulae
@@ -60,10 +61,11 @@ def place_in_name(name: str) -> Place | None:
     exact = re.match(r"(?:PN |SNR )G(\d+\.\d+)([+-]\d+\.\d+)$", name)
     coarse = re.match(r"PK (\d+)([+-])(\d+)\.\d+$", name)
     if exact:  # Green's names of large remnants are not those of their middles
-        lon, lat, slack = float(exact[1]), float(exact[2]), 30.0
+        lon, lat = float(exact[1]), float(exact[2])
+        slack = 30.0 if name.startswith("SNR") else 15.0
     elif coarse:  # whole degrees, cut off
         lon, lat = float(coarse[1]) + 0.5, float(coarse[2] + coarse[3])
-        lat, slack = lat + math.copysign(0.5, float(coarse[2] + "1")), 90.0
+        lat, slack = lat + math.copysign(0.5, float(coarse[2] + "1")), _COARSE
     else:
         return None
     sky = SkyCoord(lon * u.deg, lat * u.deg, frame="galactic").icrs
@@ -227,7 +229,9 @@ def keep_own_names(records: list[Record], places: dict[str, Place]) -> None:
             _tell("place of a copy refused", record, "")
             record.ra_deg = record.dec_deg = math.nan
         for name in far:
-            if not any(agree(own[name], own[other]) for other in good):
+            # PK's whole degrees are too coarse to vouch for another number.
+            sure = [n for n in good if n == name or own[n].slack < _COARSE]
+            if not any(agree(own[name], own[other]) for other in sure):
                 _tell("number taken off", record, name)
                 record.designations.remove(name)
 

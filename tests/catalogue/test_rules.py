@@ -124,14 +124,14 @@ def test_names_that_carry_a_place_lie_there(table):
             named = SkyCoord(
                 float(match[1]) * u.deg, float(match[2]) * u.deg, frame="galactic"
             )
-            reach = 1.1 + np.nan_to_num(row.size_arcmin) / 120 if exact else 2.2
+            reach = 0.5 + np.nan_to_num(row.size_arcmin) / 120 if exact else 2.2
             if galactic[i].separation(named).deg > reach:
                 wrong.append(name)
     assert set(wrong) <= {"SNR G358.1+0.1"}
 
 
 def test_bright_nebulae_follow_lynds_order(table):
-    """An LBN number's galactic longitude is that of its neighbours in the list."""
+    """An LBN number's galactic longitude is near that of a neighbour in the list."""
     rows = [
         (int(number), row.ra_deg, row.dec_deg)
         for row in table.itertuples(False)
@@ -141,7 +141,9 @@ def test_bright_nebulae_follow_lynds_order(table):
     lon = SkyCoord(ra * u.deg, dec * u.deg).galactic.l.deg
     for number, own in zip(numbers, lon, strict=True):
         near = (abs(numbers - number) <= 15) & (numbers != number)
-        assert abs(np.median((lon[near] - own + 180) % 360 - 180)) < 12, number
+        if near.sum() < 10:  # the south, where the list is thin, tells nothing
+            continue
+        assert min(abs((lon[near] - own + 180) % 360 - 180)) < 6, number
 
 
 def test_rows_at_one_place_are_two_nebulae(table):
