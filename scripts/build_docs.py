@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nebula_utils.config import REPOSITORY
+from nebula_utils.config import REPORTS, REPOSITORY
 
 PAGES = (
     "README.md",
@@ -21,7 +21,6 @@ PAGES = (
     "docs",
     "notebooks",
     "data",
-    "reports/benchmarks.md",
     "reports/figures",
     "reports/metrics.json",
     "reports/model/MODEL_CARD.md",
@@ -38,7 +37,8 @@ MODULE = """\
 
 def collect_pages(source: Path) -> None:
     """Copy the pages and what they show or link to."""
-    for name in PAGES:
+    reports = [f"reports/{path.name}" for path in REPORTS.glob("*.md")]
+    for name in [*PAGES, *reports]:
         place = source / name
         place.parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy

@@ -71,7 +71,7 @@ def join_tiles(maps: np.ndarray, tiles: Tiles) -> np.ndarray:
 
     Returns
     -------
-    ndarray of shape (*tiles.shape, n_classes), float32
+    ndarray of shape (rows, columns, n_classes), float32, as ``tiles.shape``
         Their weighted mean; where no tile lies, 0.
     """
     ramp = 1 - np.abs(np.linspace(-1, 1, FINE + 2))[1:-1]
