@@ -49,10 +49,8 @@ class Classifier:
         A class is in the prediction set if its probability reaches this.
     certainty : Certainty
         When an answer is sure.
-    neighbours : dict of str to ndarray
-        Training embeddings and what they show, as `export` writes them.
-    examples : dict of str to ndarray
-        Pictures to try, with their credit, as `export` writes them.
+    neighbours, examples : dict of str to ndarray
+        Training embeddings with what they show, and pictures to try, as exported.
     about : dict
         ``model.json``.
     trim : bool

@@ -24,18 +24,9 @@ COLUMNS = ("picture", "name", "answer", "probability", "without colour", "object
 
 
 class Row(NamedTuple):
-    """One picture and what came of it.
+    """A file's name, what came of it (a str says why there is no result), what it shows.
 
-    Attributes
-    ----------
-    name : str
-        Of the file.
-    answer : Result or str
-        A str is the reason why there is no result.
-    nebula : str
-        What the picture shows, as far as its header, its name or its user says.
-    in_frame : tuple of str
-        Nebulae in it, where it knows its place on the sky.
+    That is by its header, its name or its user; ``in_frame`` by its place on the sky.
     """
 
     name: str

@@ -33,17 +33,8 @@ SERVED, PUBLIC = "NEBULA_SERVED", "NEBULA_PUBLIC"
 class WaysIn(anywidget.AnyWidget):
     """Choose, drop or paste pictures, take a built-in one, or type a path.
 
-    Parameters
-    ----------
-    page : ClassifierApp
-        Its ``begin``, ``take``, ``refuse``, ``take_example``, ``take_path``,
-        ``open_row`` and ``end`` are called.
-    examples : sequence of str
-        Names of the built-in pictures.
-    allow_paths : bool
-        Whether a path of this machine may be typed.
-    max_bytes, max_files : int
-        Largest file, and most files at once.
+    The page's ``begin``, ``take``, ``refuse``, ``take_example``, ``take_path``,
+    ``open_row`` and ``end`` are called; ``examples`` names the built-in pictures.
     """
 
     _esm = STATIC / "page.js"

@@ -50,22 +50,15 @@ PREVIEW_SIDE = 224  # px, shorter side of the picture beside the sliders
 def build_app(
     classifier: Classifier, allow_paths: bool | None = None, card: str | None = None
 ) -> "ClassifierApp":
-    """Build the classifier's page.
+    """Build the classifier's page, a widget: show it as a cell's last value.
 
     Parameters
     ----------
-    classifier : Classifier
-        As `classifier.load_classifier` gives it.
     allow_paths : bool, optional
         Whether a path of this machine may be typed. Default: yes, but never in a page
         that is served to others.
     card : str, optional
         The model card, as Markdown; default: the one of ``reports/model``.
-
-    Returns
-    -------
-    ClassifierApp
-        A widget; show it as a cell's last value.
     """
     if allow_paths is None:
         allow_paths = not is_served()
