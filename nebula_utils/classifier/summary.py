@@ -24,7 +24,7 @@ COLUMNS = ("picture", "name", "answer", "probability", "without colour", "object
 
 
 class Row(NamedTuple):
-    """A file's name, what came of it (a str says why there is no result), what it shows.
+    """A file: its name, its result (or a str that says why not), what it shows.
 
     That is by its header, its name or its user; ``in_frame`` by its place on the sky.
     """
