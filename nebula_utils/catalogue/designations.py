@@ -56,6 +56,83 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
 )
 _COMPILED = tuple((re.compile(pattern), form) for pattern, form in _PATTERNS)
 
+# The last number of a catalogue, where people go beyond it.
+_LAST = {
+    "NGC": 7840,
+    "IC": 5386,
+    "M": 110,
+    "Caldwell": 109,
+    "LDN": 1802,
+    "LBN": 1125,
+    "Cr": 471,
+    "Mel": 245,
+}
+
+# Words that alone name no one nebula: several have them, or a planet has.
+SHARED_WORDS = {"veil", "butterfly", "dolphin", "orion", "saturn", "dragon"} | {
+    "hourglass",
+    "ghost",
+    "jupiter",
+    "mars",
+    "neptune",
+    "uranus",
+}
+_STARS = set(
+    "sirius canopus arcturus vega capella rigel procyon betelgeuse achernar altair "
+    "aldebaran antares spica pollux castor fomalhaut deneb regulus bellatrix alnitak "
+    "alnilam mintaka saiph polaris mizar alcor algol mira albireo sadr".split()
+)
+# English names and what German and French ones leave without Nebel and nébuleuse.
+_FOREIGN = """
+crab: krebs, krabben, crabe
+ring: ring, feuerrad, anneau, lanneau, lyre
+dumbbell: hantel, haltere, lhaltere
+orion nebula: orion, grosser orion, grosse orion, dorion, grande dorion
+horsehead: pferdekopf, tete de cheval
+north america: nordamerika, amerique du nord, lamerique du nord
+lagoon: lagunen, lagune
+trifid: trifid, trifide
+eagle: adler, aigle, laigle
+swan: schwanen, omega, cygne
+rosette: rosetten, rosette
+owl: eulen, hibou
+eskimo: eskimo, lesquimau
+pelican: pelikan, pelican
+cocoon: kokon, cocon
+bubble: blasen, bulle
+cats eye: katzenaugen, oeil de chat, loeil de chat
+heart: herz, coeur
+soul: seelen, ame, lame
+crescent: sichel, croissant
+california: kalifornien, californie
+tarantula: tarantel, tarentule
+veil nebula: cirrus, schleier, dentelles, dentelles du cygne
+butterfly nebula: schmetterlings, papillon
+saturn nebula: saturn, saturne
+helix: helix, helice, lhelice
+jellyfish: quallen, meduse
+witch head: hexenkopf, tete de sorciere
+flame: flammen, flamme
+cone: konus, cone
+coalsack: kohlensack, sac a charbon
+"""
+_TRANSLATED = {
+    form: english
+    for english, _, forms in (line.partition(": ") for line in _FOREIGN.split("\n"))
+    for form in forms.split(", ")
+}
+_KINDS = {  # of OpenNGC that are no nebulae
+    "Star": "a star",
+    "Double star": "a double star",
+    "Association of stars": "a group of stars",
+    "Open Cluster": "a star cluster",
+    "Globular Cluster": "a globular star cluster",
+    "Galaxy": "a galaxy",
+    "Galaxy Pair": "a pair of galaxies",
+    "Galaxy Triplet": "a group of galaxies",
+    "Group of galaxies": "a group of galaxies",
+}
+
 # Left out of a common name before comparing: they don't tell objects apart.
 _FILLERS = {"the", "nebula", "nebulae", "nebulosity"}
 _DASHES = dict.fromkeys(map(ord, "‐‑‒–—−"), "-")
@@ -94,12 +171,12 @@ def tidy(name: str) -> str:
         blanks as one space, none at the ends.
     """
     text = unicodedata.normalize("NFKC", name[:MAX_NAME_LENGTH]).casefold()
-    text = "".join(_GREEK.get(letter, letter) for letter in text.translate(_DASHES))
-    text = unicodedata.normalize("NFKD", text)
+    text = unicodedata.normalize("NFKD", text.translate(_DASHES))
     kept = (" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
-    text = "".join(c for c in kept if not unicodedata.combining(c))
+    text = "".join(_GREEK.get(c, c) for c in kept if not unicodedata.combining(c))
     text = re.sub(r"['`´‘’ʼ′]", "", text)
-    return re.sub(r"[\s_]+", " ", text).strip()
+    text = re.sub(r"[\s_]+", " ", text).strip()
+    return re.sub(r"(?<=\d) ?- (?=\d)", "-", text)  # Vy 1- 2, as Acker aligns them
 
 
 def canonical(name: str) -> str | None:
@@ -117,7 +194,8 @@ def canonical(name: str) -> str | None:
         That the number exists is not checked.
     """
     text = tidy(name)
-    return _number(text) or _number(text.removeprefix("pn "))
+    number = _number(text) or _number(text.removeprefix("pn "))
+    return number or _number(_without_points(text))
 
 
 def name_key(name: str) -> str:
@@ -147,8 +225,94 @@ def name_key(name: str) -> str:
     return re.sub(r"(?<!\d)[^\w]+|[^\w]+(?!\d)|_", "", text)
 
 
+def split_name(name: str) -> list[str]:
+    """Return the names of one object that somebody wrote one after the other.
+
+    Parameters
+    ----------
+    name : str
+        E.g. "M 1 (Crab Nebula)", "Veil: NGC 6992", "B 33 Horsehead", "M 42/43".
+
+    Returns
+    -------
+    list of str
+        E.g. ["M 1", "Crab Nebula"]; of numbers run together the first.
+    """
+    text = re.sub(r"\b([a-z]+ ?)(\d+)(?: ?/ ?(?:\1)?\d+)+", r"\1\2", tidy(name))
+    parts = re.split(r"[][(){}:;,=|]+|\s[-/&+]+\s|\b(?:aka|alias|and)\b", text)
+    return [piece for part in parts for piece in _split_words(part.strip(" .!?-"))]
+
+
+def translate(name: str) -> str | None:
+    """Return the English name for a German or French one, or None."""
+    text = tidy(name)
+    text = re.sub(r"^(?:der|die|la|le) ", "", text)
+    text = re.sub(r"-?nebel$", "", text)
+    text = re.sub(r"^(?:grande )?nebuleuse (?:(?:de la|des|du|de|d) )?", "", text)
+    return _TRANSLATED.get(text.strip().replace("-", " "))
+
+
+def explain(name: str) -> str:
+    """Return why no nebula bears a name, if OpenNGC or the catalogues tell, or ""."""
+    for part in split_name(name[:MAX_NAME_LENGTH]):
+        number = canonical(part) or ""
+        catalogue, _, digits = number.partition(" ")
+        last = _LAST.get(catalogue)
+        if last and digits.isdigit() and not 0 < int(digits) <= last:
+            return f"there is no {number}, the last one is {catalogue} {last}"
+        kind = "a star" if part in _STARS else _KINDS.get(_read_openngc(part, number))
+        if kind:
+            return f"it is {kind}, not a nebula"
+    return ""
+
+
+def _read_openngc(name: str, number: str) -> str:
+    import sqlite3
+    from contextlib import closing
+
+    from pyongc import ongc
+
+    if number.startswith(("NGC ", "IC ", "M ", "Mel ", "Caldwell ")):
+        try:
+            return str(ongc.Dso(number.replace("aldwell", "")).type)
+        except (ongc.ObjectNotFound, ongc.UnknownIdentifier):
+            return ""
+    query = (
+        "SELECT typedesc FROM objects JOIN objTypes USING (type) "
+        "WHERE ',' || commonnames || ',' LIKE ?"
+    )
+    with closing(sqlite3.connect(f"file:{ongc.DBPATH}?mode=ro", uri=True)) as data:
+        row = data.execute(query, (f"%,{name.removeprefix('the ')},%",)).fetchone()
+    return str(row[0]) if row else ""
+
+
+def _split_words(text: str) -> list[str]:
+    run = re.fullmatch(r"(.*?\d)(?: ?[&+-] ?\d+)+", text)
+    if canonical(text) is None and run and canonical(run.group(1)):
+        return [run.group(1)]
+    words = text.split()
+    for end in range(len(words), 0, -1):
+        first, last = " ".join(words[:end]), " ".join(words[-end:])
+        if canonical(first) and (end == len(words) or re.search(r"\d$", first)):
+            return [first, *_split_words(" ".join(words[end:]))]
+        if end < len(words) and canonical(last):
+            return [last, " ".join(words[:-end])]
+    return [text] if text else []
+
+
+def _without_points(text: str) -> str:
+    text = text.strip(" .,;:!?")
+    dotted = re.match(r"(?:[a-z]\. ?){2,}", text)  # I.C. 5070
+    if dotted:
+        head = dotted.group()
+        text = re.sub(r"\W", "", head) + " " + text[len(head) :]
+    text = re.sub(r"^([a-z ]+)[.,:] ?(?=\d)", r"\1 ", text)  # NGC.7000
+    text = re.sub(r"^([a-z ]*[a-z])[ ,]*(?:#|\bno\.?|\bnr\.?) ?(?=\d)", r"\1 ", text)
+    return re.sub(r"^([a-z]{3,}|m|ic|cr)-(?=\d)", r"\1 ", text).strip()
+
+
 def _number(text: str) -> str | None:
-    if not re.search(r"\d", text):
+    if not re.search(r"\d", text) or text in ("sh2", "sh 2", "sh-2"):
         return None
     for pattern, form in _COMPILED:
         match = pattern.fullmatch(text)

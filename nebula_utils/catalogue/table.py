@@ -14,7 +14,16 @@ from rapidfuzz import fuzz, process
 from rapidfuzz.distance import Levenshtein
 
 from nebula_utils import config
-from nebula_utils.catalogue.designations import MAX_NAME_LENGTH, canonical, name_key
+from nebula_utils.catalogue.designations import (
+    MAX_NAME_LENGTH,
+    SHARED_WORDS,
+    canonical,
+    explain,
+    name_key,
+    split_name,
+    tidy,
+    translate,
+)
 from nebula_utils.errors import CatalogueError
 
 if TYPE_CHECKING:
@@ -165,13 +174,59 @@ def resolve(name: str) -> Nebula:
     UnknownNameError
         A CatalogueError, with up to five similar names as ``suggestions``.
     """
-    nebula = find(name)
+    said = tidy(name)
+    if said.removeprefix("the ") in SHARED_WORDS:
+        raise _shared_name_error(name, said.removeprefix("the "))
+    nebula = find(name) or _find_by_parts(name)
     if nebula is not None:
         return nebula
-    suggestions = suggest(name)
-    shown = name_for_message(name)
+    reason = explain(name)
+    suggestions = [] if reason.startswith("it is") else suggest(name)
     hint = f"; did you mean {', '.join(suggestions)}?" if suggestions else ""
-    raise UnknownNameError(f"no nebula is called {shown}{hint}", suggestions)
+    reason = f": {reason}" if reason else ""
+    message = f"no nebula is called {name_for_message(name)}{reason}{hint}"
+    raise UnknownNameError(message, suggestions)
+
+
+def _find_by_parts(name: str) -> Nebula | None:
+    """Find what "M 1 (Crab Nebula)" means, if its parts agree."""
+    if len(name) > MAX_NAME_LENGTH:
+        return None
+    parts = split_name(name)
+    found = {part: find(part) or find(translate(part) or "") for part in parts}
+    numbers = [part for part in parts if canonical(part)]
+    if not all(found[part] for part in numbers):
+        return None
+    ranked = [nebula for part in numbers + parts if (nebula := found[part])]
+    if not ranked or not (numbers or len(parts) == 1):
+        return None
+    first = ranked[0]
+    keys = [name_key(other) for other in (first.name, *first.aliases)]
+    for part, nebula in found.items():
+        agrees = nebula in (None, first) or any(name_key(part) in k for k in keys)
+        if nebula and not agrees:
+            raise UnknownNameError(
+                f"{name_for_message(name)} names two nebulae: {first.name} and "
+                f"{nebula.name}; look them up one by one",
+                [first.name, nebula.name],
+            )
+    return first
+
+
+def _shared_name_error(name: str, word: str) -> UnknownNameError:
+    bearers = {}
+    for nebula in _nebulae():
+        named = [n for n in nebula.aliases if re.match(rf"(.*\W)?{word}s?\b", tidy(n))]
+        if named:
+            bearers[nebula.name] = f"{nebula.name} ({named[0]})"
+    best = find(name)
+    names = sorted(bearers, key=lambda n: best is None or n != best.name)
+    names = names[:N_SUGGESTIONS]
+    shown = ", ".join(bearers[n] for n in names)
+    return UnknownNameError(
+        f"no one nebula is called {name_for_message(name)}; did you mean {shown}?",
+        names,
+    )
 
 
 def find(name: str) -> Nebula | None:

@@ -170,7 +170,7 @@ def test_resolve_spellings(query, name):
     [
         ("Thors helmut", "NGC 2359"),
         ("Crabb Nebula", "NGC 1952"),
-        ("NGC 1953", "NGC 1952"),
+        ("NGC 19522", "NGC 1952"),
         ("Rosete", "NGC 2237"),
         ("B 999", "B 99"),
         ("Barnard 1500", "B 150"),
