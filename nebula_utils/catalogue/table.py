@@ -343,6 +343,11 @@ def as_record(query: str) -> dict:
             "error": str(error),
             "suggestions": error.suggestions,
         }
+    return describe(query, nebula)
+
+
+def describe(query: str, nebula: Nebula) -> dict:
+    """Return a nebula as `as_record` answers a query with it."""
     return {
         "query": query,
         "name": nebula.name,

@@ -6,18 +6,26 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from nebula_utils import config
-from nebula_utils.errors import ImageError, ModelError, NebulaError, make_printable
+from nebula_utils.errors import (
+    CatalogueError,
+    ImageError,
+    ModelError,
+    NebulaError,
+    make_printable,
+)
 from nebula_utils.workflow.commands import argument, command
 
 logger = logging.getLogger(__name__)
 
 JSON = argument("--json", action="store_true", help="one JSON object a line")
+FORMS = {"csv": "as CSV", "json": "one JSON object a line", "votable": "as VOTable"}
 MODEL = argument(
     "--model",
     type=Path,
@@ -29,32 +37,157 @@ MODEL = argument(
 
 @command(
     "resolve",
-    "look a nebula up by any name",
-    argument("names", nargs="+", metavar="NAME"),
+    "look a nebula up by any name, or by its place",
+    argument("names", nargs="*", metavar="NAME", help="- for a list on stdin"),
+    argument(
+        "--near",
+        metavar='"RA DEC"',
+        help="instead of names: a place (ICRS), sexagesimal or in degrees",
+    ),
+    argument(
+        "--radius",
+        metavar="R",
+        help="how far from there: 1deg (default), 30arcmin …",
+    ),
     JSON,
     examples="""\
-  nebula resolve "Thor's Helmet" S155 M42
+  nebula resolve "Thor's Helmet" S155 "Orion Nebula (M42)"
   nebula resolve --json "Barnard 33" | python3 -m json.tool
+  nebula resolve --near "05 35 17 -05 23 28" --radius 30arcmin
+  nebula resolve - < names.txt
 """,
 )
 def do_resolve(args: argparse.Namespace) -> int:
-    """Look names up in the catalogue; one line a name."""
-    from nebula_utils.catalogue.table import as_record
+    """Look names or a place up in the catalogue; one line a nebula."""
+    if args.near is not None:
+        if args.names:
+            raise CatalogueError("give names or --near, not both")
+        records = _find_near(args.near, args.radius)
+        if not records:
+            logger.warning("no nebula of the catalogue is that near: try --radius")
+    elif args.radius is not None:
+        raise CatalogueError("--radius goes with --near")
+    else:
+        from nebula_utils.catalogue.table import as_record
 
-    records = [as_record(name) for name in args.names]
+        records = [as_record(name) for name in _list_names(args.names)]
+        if not records:
+            raise CatalogueError("there is no name to look up: give one, or --near")
     for record in records:
-        print(
-            to_json(record) if args.json else make_printable(_format_resolved(record))
-        )
+        if args.json:
+            print(to_json(record))
+        elif "error" in record:
+            logger.warning("%s", record["error"])
+        else:
+            print(make_printable(_format_resolved(record)))
     return compute_status(sum("error" in record for record in records), len(records))
 
 
+def _list_names(given: Iterable[str]) -> Iterator[str]:
+    for name in given:
+        if name == "-":
+            yield from filter(None, map(str.strip, sys.stdin))
+        else:
+            yield name
+
+
+def _find_near(place: str, radius: str | None) -> list[dict[str, Any]]:
+    """Return records of the nebulae around a place, the nearest first."""
+    from astropy.coordinates import Angle, SkyCoord
+
+    from nebula_utils.catalogue.table import describe, match_position
+
+    text = place.replace(",", " ")
+    in_degrees = re.fullmatch(r"\s*[-+.\d]+\s+[-+.\d]+\s*", text)
+    try:
+        where = SkyCoord(text, unit="deg" if in_degrees else ("hourangle", "deg"))
+    except (ValueError, TypeError) as error:
+        raise CatalogueError(
+            f"{place[:60]!r} is no place: write it like "
+            '"05 35 17 -05 23 28", or in degrees like "83.82 -5.39"'
+        ) from error
+    try:
+        reach = 60.0 if radius is None else float(Angle(radius, "deg").arcmin)
+        found = match_position(float(where.ra.deg), float(where.dec.deg), reach)
+    except (ValueError, TypeError) as error:
+        raise CatalogueError(
+            f"{(radius or '')[:60]!r} is no radius: write it like 1deg or 30arcmin"
+        ) from error
+    return [describe(place, n) | {"distance_arcmin": round(d, 2)} for n, d in found]
+
+
+@command(
+    "list",
+    "list the nebulae of the catalogue",
+    argument("--type", choices=config.NEBULA_TYPES, metavar="T", help="%(choices)s"),
+    argument("--constellation", metavar="C", help="as the IAU shortens it, e.g. Oph"),
+    argument("--min-size", type=float, metavar="A", help="largest diameter, arcmin"),
+    argument("--max-size", type=float, metavar="B", help="largest diameter, arcmin"),
+    *(
+        argument(f"--{form}", dest="form", action="store_const", const=form, help=help_)
+        for form, help_ in FORMS.items()
+    ),
+    examples="""\
+  nebula list --type dark --constellation Oph --min-size 10
+  nebula list --max-size 0.2 --votable > small.vot
+
+A nebula of unknown size is left out where a size is asked for.
+""",
+)
+def do_list(args: argparse.Namespace) -> int:
+    """Print the rows of the catalogue that fit, in one of four forms."""
+    from nebula_utils.catalogue.table import read_catalogue
+
+    rows = read_catalogue()
+    if args.constellation is not None:
+        theirs = rows["constellation"].str.casefold() == args.constellation.casefold()
+        if not theirs.any():
+            raise CatalogueError(
+                f"there are no nebulae in {args.constellation[:60]!r}: give one of "
+                + ", ".join(sorted(rows["constellation"].unique()))
+            )
+        rows = rows[theirs]
+    if args.type is not None:
+        rows = rows[rows["type"] == args.type]
+    if args.min_size is not None:
+        rows = rows[rows["size_arcmin"] >= args.min_size]
+    if args.max_size is not None:
+        rows = rows[rows["size_arcmin"] <= args.max_size]
+    if rows.empty:
+        logger.warning("no nebula of the catalogue is like that")
+    _print_rows(rows, args.form)
+    return 0
+
+
+def _print_rows(rows: Any, form: str | None) -> None:
+    if form == "csv":
+        print(rows.to_csv(index=False, lineterminator="\n"), end="")
+    elif form == "votable":
+        from astropy.table import Table
+
+        text = io.BytesIO()
+        Table.from_pandas(rows).write(text, format="votable")
+        print(text.getvalue().decode("utf-8"), end="")
+    else:
+        for row in rows.to_dict("records"):
+            for column in ("aliases", "common_names"):
+                row[column] = row[column].split("|") if row[column] else []
+            if form == "json":
+                print(to_json(row))
+                continue
+            row["aliases"] = row.pop("common_names") + row["aliases"]
+            if math.isnan(row["size_arcmin"]):
+                del row["size_arcmin"]
+            line = _format_resolved(row | {"query": row["constellation"]})
+            print(make_printable(line))
+
+
 def _format_resolved(record: Mapping[str, Any]) -> str:
-    if "error" in record:  # which names the suggestions, too
-        return f"{record['query']}: {record['error']}"
     place = f"RA {record['ra_deg']}°, Dec {record['dec_deg']}°"
     size = record.get("size_arcmin")
     parts = [record["type"], place] + ([f"{size}′"] if size is not None else [])
+    if "distance_arcmin" in record:
+        parts.append(f"{record['distance_arcmin']}′ away")
     also = "; ".join(record.get("aliases") or [])
     return f"{record['query']}: {record['name']}: {', '.join(parts)}" + (
         f"; also {also}" if also else ""

@@ -1,5 +1,6 @@
 """The command line: help, exit statuses, and where results and messages go."""
 
+import csv
 import io
 import json
 import math
@@ -264,7 +265,79 @@ def test_resolve(names, status, fake_module, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line) for line in lines] == [RECORDS[name] for name in names]
     assert cli.main(["resolve", *names]) == status
-    shown = capsys.readouterr().out
-    assert len(shown.splitlines()) == len(names)
-    assert ("Sh2-155: emission" in shown) == ("S155" in names)
-    assert shown.count("did you mean M 42?") == names.count("M4Z")
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) + len(shown.err.splitlines()) == len(names)
+    assert ("Sh2-155: emission" in shown.out) == ("S155" in names)
+    assert shown.err.count("did you mean M 42?") == names.count("M4Z")
+
+
+def test_resolve_takes_names_from_stdin(monkeypatch, fake_module, capsys):
+    """One name a line; blank lines are nothing."""
+    fake_module("catalogue.table", as_record=RECORDS.__getitem__)
+    monkeypatch.setattr("sys.stdin", io.StringIO("S155\n\n M4Z \n"))
+    assert cli.main(["resolve", "--json", "-"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["query"] for line in lines] == ["S155", "M4Z"]
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["05 35 17 -05 23 28", "05:35:17 -05:23:28", "5h35m17s -5d23m28s", "83.82, -5.391"],
+)
+def test_resolve_near_a_place(place, capsys):
+    """Sexagesimal or degrees, the Orion Nebula is nearest, with its distance."""
+    assert cli.main(["resolve", "--near", place, "--radius", "0.5deg", "--json"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert found[0]["name"] == "NGC 1976"
+    distances = [record["distance_arcmin"] for record in found]
+    assert distances == sorted(distances)
+    assert max(distances) <= 30
+    assert len(found) > 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["resolve"], "give one"),
+        (["resolve", "M 42", "--radius", "1deg"], "goes with --near"),
+        (["resolve", "M 42", "--near", "1 1"], "not both"),
+        (["resolve", "--near", "here"], "is no place"),
+        (["resolve", "--near", "10 95"], "is no place"),
+        (["resolve", "--near", "1 1", "--radius", "wide"], "is no radius"),
+        (["resolve", "--near", "1 1", "--radius=-1deg"], "is no radius"),
+        (["resolve", "--near", "1 1", "--radius", ""], "is no radius"),
+        (["list", "--constellation", "Xyz"], "give one of And"),
+    ],
+)
+def test_look_ups_refuse_what_they_cannot_read(argv, message, capsys):
+    """A wrong place, radius, constellation or mixture is told, on stderr."""
+    assert cli.main(argv) == 2
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert shown.out == ""
+
+
+def test_list_has_the_same_rows_in_every_form(capsys):
+    """Text, CSV, JSON and VOTable hold the dark nebulae that were asked for."""
+    from astropy.table import Table
+
+    asked = "list --type dark --constellation oph --min-size 10 --max-size 60".split()
+    assert cli.main(asked) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert cli.main([*asked, "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert cli.main([*asked, "--csv"]) == 0
+    names = [r["name"] for r in csv.DictReader(io.StringIO(capsys.readouterr().out))]
+    assert cli.main([*asked, "--votable"]) == 0
+    votable = Table.read(io.BytesIO(capsys.readouterr().out.encode()), format="votable")
+    assert [r["name"] for r in rows] == names == list(votable["name"])
+    assert len(lines) == len(names) > 50
+    assert {r["type"] for r in rows} == {"dark"}
+    assert {r["constellation"] for r in rows} == {"Oph"}
+    assert all(10 <= r["size_arcmin"] <= 60 for r in rows)
+
+
+def test_list_says_where_nothing_fits(capsys):
+    """No row is no error, but is said."""
+    assert cli.main(["list", "--min-size", "1e9"]) == 0
+    assert "no nebula" in capsys.readouterr().err
