@@ -239,14 +239,16 @@ def split_name(name: str) -> list[str]:
         E.g. ["M 1", "Crab Nebula"]; of numbers run together the first.
     """
     text = re.sub(r"\b([a-z]+ ?)(\d+)(?: ?/ ?(?:\1)?\d+)+", r"\1\2", tidy(name))
-    parts = re.split(r"[][(){}:;,=|]+|\s[-/&+]+\s|\b(?:aka|alias|and)\b", text)
+    parts = re.split(
+        r"[][(){}:;,=|]+|/(?=[a-z])|\s[-/&+]+\s|\b(?:aka|alias|and)\b", text
+    )
     return [piece for part in parts for piece in _split_words(part.strip(" .!?-"))]
 
 
 def translate(name: str) -> str | None:
     """Return the English name for a German or French one, or None."""
     text = tidy(name)
-    text = re.sub(r"^(?:der|die|la|le) ", "", text)
+    text = re.sub(r"^(?:der|die|la|le) ", "", text.replace("œ", "oe"))
     text = re.sub(r"-?nebel$", "", text)
     text = re.sub(r"^(?:grande )?nebuleuse (?:(?:de la|des|du|de|d) )?", "", text)
     return _TRANSLATED.get(text.strip().replace("-", " "))
@@ -279,10 +281,10 @@ def _read_openngc(name: str, number: str) -> str:
             return ""
     query = (
         "SELECT typedesc FROM objects JOIN objTypes USING (type) "
-        "WHERE ',' || commonnames || ',' LIKE ?"
+        "WHERE instr(lower(',' || commonnames || ','), ?)"
     )
     with closing(sqlite3.connect(f"file:{ongc.DBPATH}?mode=ro", uri=True)) as data:
-        row = data.execute(query, (f"%,{name.removeprefix('the ')},%",)).fetchone()
+        row = data.execute(query, (f",{name.removeprefix('the ')},",)).fetchone()
     return str(row[0]) if row else ""
 
 

@@ -203,7 +203,8 @@ def _find_by_parts(name: str) -> Nebula | None:
     first = ranked[0]
     keys = [name_key(other) for other in (first.name, *first.aliases)]
     for part, nebula in found.items():
-        agrees = nebula in (None, first) or any(name_key(part) in k for k in keys)
+        said = name_key(translate(part) or part)
+        agrees = nebula in (None, first) or any(said in k for k in keys)
         if nebula and not agrees:
             raise UnknownNameError(
                 f"{name_for_message(name)} names two nebulae: {first.name} and "

@@ -30,6 +30,7 @@ def test_name_as_people_write_it(row):
         ("NGC 9999", "there is no NGC 9999, the last one is NGC 7840", "NGC 1999"),
         ("Caldwell 110", "there is no Caldwell 110", "NGC 7635"),
         ("NGC 7000 (Crab Nebula)", "names two nebulae", "NGC 1952"),
+        ("NGC 1952/Orion Nebula", "names two nebulae", "NGC 1976"),
         ("Veil", "NGC 6992 (Eastern Veil Nebula)", "NGC 6960"),
         ("the Butterfly", "did you mean", "PK 10+18.2"),
         ("Dragon", "Dragon's Head", "NGC 6523"),
@@ -43,3 +44,9 @@ def test_what_is_no_one_nebula_is_told(query, message, suggestion):
     assert message in str(caught.value)
     names = [catalogue.resolve(name).name for name in caught.value.suggestions]
     assert names == [] if suggestion is None else suggestion in names
+
+
+@pytest.mark.parametrize("query", ["%", "m 1/" * 49, "1 " * 99, "(", "M /", "x (y)"])
+def test_odd_text_is_no_other_object(query):
+    """Signs that mean something to a pattern or a query mean nothing in a name."""
+    assert "it is" not in catalogue.as_record(query).get("error", "")
