@@ -190,7 +190,7 @@ def make_main_table(metrics: Mapping[str, Any]) -> list[str]:
     for section, title in sections.items():
         heads = metrics[section]
         for row in MAIN if heads else ():
-            found = [format_score(find_score(heads[h], ROWS[row])) for h in HEADS]
+            found = [format_score(find_score(heads.get(h), ROWS[row])) for h in HEADS]
             lines.append(f"| {title}: {row} | {' | '.join(found)} |")
     for name, reason in data["left_out"].items():
         lines += ["", f"Left out: {CLASS_LABELS[name]} ({reason})."]
