@@ -19,7 +19,7 @@ from nebula_utils.training.scores import (
 # From this probability on an answer is called sure. Chosen on other photographers'
 # pictures, not on those that the head was made from: `scripts/choose_head.py` writes
 # what it was worth there into data/certainty.json.
-SURE = 0.85
+SURE = 0.8
 CERTAINTY = DATA / "certainty.json"
 COVERAGE = 0.9  # share of nebulae whose true type shall be in the prediction set
 

@@ -32,9 +32,8 @@ from nebula_utils.training.scores import weigh_nebulae
 
 PICTURE = "picture"  # the sample type of a class's own pictures and of crops of them
 RANDOM = "random:0"  # the one copy in random colours
-# What each sample type weighs in its class beside the pictures' 1: where it is asked
-# whether there is a nebula, and where it is asked which.
-SHARES_NEBULA = {"framed": 0.25}
+# What each sample type weighs in its class beside the pictures' 1, where it is asked
+# which type a nebula is.
 SHARES_TYPES = {"framed": 0.5, "dusty": 0.5, "scene": 0.5}
 SCENES = {"varied": 125, "rich": 125, "galactic": 175}
 WHOLE = (View(),)
@@ -185,17 +184,14 @@ def make_training(dataset: Dataset, backbone: Backbone, recipe: Recipe) -> Train
     rest = [_label(dataset, ~is_type, whole[~is_type])]
     both = [_label(dataset, is_type, whole[is_type])]
     if recipe.framed:
+        # Nebulae only: set smaller, a galaxy is a star field, and so is many a nebula;
+        # asked if it is one, the head then takes more of `other` for nebulae.
         X = _embed(dataset, backbone, ZoomedOut(recipe.framed, size), is_type)
-        keep = [i for i in range(X.shape[1]) if COLOURS[i % len(COLOURS)] != "random"]
         types.append(_label(dataset, is_type, X, "framed"))
-        both.append(_label(dataset, is_type, X[:, keep], "framed"))
-        maker = ZoomedOut(recipe.framed, size, ("as_is", "grey"))
-        X = _embed(dataset, backbone, maker, ~is_type)
-        rest.append(_label(dataset, ~is_type, X, "framed"))
     n = len(dataset.y)
     if not (recipe.two_step and OTHER in dataset.class_names):
         return Training(_join(types + rest, SHARES_TYPES), None, n)
-    return Training(_join(types, SHARES_TYPES), _join(both + rest, SHARES_NEBULA), n)
+    return Training(_join(types, SHARES_TYPES), _join(both + rest, {}), n)
 
 
 def fit_head(
