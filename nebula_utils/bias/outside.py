@@ -5,6 +5,7 @@ Copies of training pictures are dropped from an outside set; its other pictures 
 nebulae that are also trained on count, and are scored once more without.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from nebula_utils.training import scores
 from nebula_utils.training.calibration import SURE
 from nebula_utils.training.scores import Predictions
 from nebula_utils.training.study import Study
+
+log = logging.getLogger(__name__)
 
 DARK_EMISSION = ("dark", "emission")  # the original tool's two classes
 POOLED, NEW = "pooled", "pooled, new nebulae"
@@ -55,7 +58,7 @@ def load_outside(folder: Path | str, dataset: Dataset) -> Outside | None:
     Returns
     -------
     Outside or None
-        None where there is no such folder.
+        None where there is no such folder, or nothing but copies in it.
 
     Raises
     ------
@@ -78,6 +81,9 @@ def load_outside(folder: Path | str, dataset: Dataset) -> Outside | None:
     groups = make_groups(both, copies)
     is_new = ~np.isin(groups[len(known) :], groups[: len(known)])
     kept = ~theirs["image_id"].isin(twins).to_numpy()
+    if not kept.any():
+        log.warning("%s holds only copies of training pictures: not scored", folder)
+        return None
     return Outside(found.manifest[kept].reset_index(drop=True), is_new[kept])
 
 

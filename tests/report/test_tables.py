@@ -67,7 +67,7 @@ def test_every_row_finds_its_score(metrics):
 def test_flips_of_colour_and_of_framing_stand_in_one_table(metrics):
     """Under the names that people read."""
     table = tables.tabulate_flips(metrics["heads"])
-    assert list(table.index) == ["greyscale", "half as large"]
+    assert list(table.index) == ["greyscale", "half as large", "mean of the framings"]
 
 
 def test_less_calibration_error_is_favoured(predictions):

@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from PIL import Image
 
 from nebula_utils import config
 from nebula_utils.config import OTHER
@@ -139,7 +140,8 @@ def other_photos(tmp_path_factory, synthetic_folder):
         (folder / label).mkdir()
         for number, file in enumerate(sorted((synthetic_folder / label).iterdir())):
             copy = folder / label / f"new_{label}_{number}-1.png"
-            copy.write_bytes(file.read_bytes())
+            with Image.open(file) as picture:  # turned, else it is a mere copy
+                picture.transpose(Image.Transpose.ROTATE_90).save(copy)
     return folder
 
 
@@ -153,7 +155,7 @@ def test_all_run_with_other_parameters(
         **TINY,
         "PHOTOS_DIR": str(own_photos),
         "BACKBONE": str(tiny_backbone),
-        "EXTERNAL_DIR": str(other_photos),
+        "OUTSIDE": f"{{photos: {other_photos}}}",
         "PICTURE": str(next(own_photos.glob("dark/*.png"))),
     }
     out = tmp_path / "out"
@@ -174,4 +176,4 @@ def check_metrics(metrics):
             score = head["balanced_accuracy"]
             assert 0 <= score["low"] <= score["value"] <= score["high"] <= 1
             assert {"grey", "red", "blue", "gold"} <= set(head["flip_rate"])
-    assert set(metrics["external"]["photos"]) == {"plain", "robust"}
+    assert set(metrics["external"]["photos"]) == {"plain", "balanced", "robust"}

@@ -27,6 +27,7 @@ from nebula_utils.errors import ModelError, SourceError
 from nebula_utils.features import backbone, extraction, weights
 from nebula_utils.features.extraction import extract_features
 from nebula_utils.features.views import Preprocessing, View
+from nebula_utils.training.heads import FORMAT_VERSION
 from nebula_utils.workflow import cli
 
 KILLS = int(os.environ.get("NEBULA_KILLS", "2"))
@@ -314,8 +315,12 @@ def test_a_model_of_an_older_version_is_refused(model):
     """With both versions, even if nothing else has changed."""
     path = model / "model.json"
     content = path.read_bytes()
-    path.write_bytes(content.replace(b'"format_version": 3', b'"format_version": 2'))
-    with pytest.raises(ModelError, match="of format 2, this program reads 3"):
+    now, before = FORMAT_VERSION, FORMAT_VERSION - 1
+    older = f'"format_version": {before}'.encode()
+    path.write_bytes(content.replace(f'"format_version": {now}'.encode(), older))
+    with pytest.raises(
+        ModelError, match=f"of format {before}, this program reads {now}"
+    ):
         load_classifier(model)
     path.write_bytes(content)
 
