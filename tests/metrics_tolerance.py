@@ -4,8 +4,8 @@ The same study on another processor gives other last digits: TensorFlow, LiteRT 
 OpenBLAS choose other kernels there, which add in another order. Embeddings then differ
 in the sixth digit, and pictures that lie on a border between two classes fall to the
 other side. So what a score may differ by is a number of pictures, and a little more:
-`ROOM` is set generously from what an Intel and an AMD differed by in an earlier version;
-`make test-portable`, which measures it on one machine, has not been run in full yet.
+`ROOM` is set generously from what an Intel and an AMD differed by in an earlier
+version; `make test-portable`, which measures it, has not been run in full yet.
 """
 
 import dataclasses
