@@ -38,6 +38,7 @@ from catalogue_sources import (
 
 from nebula_utils import config
 from nebula_utils.catalogue.designations import canonical, name_key
+from nebula_utils.catalogue.table import COLUMNS as READ_COLUMNS
 from nebula_utils.files import write_atomic
 
 _log = logging.getLogger("build_catalogue")
@@ -64,18 +65,7 @@ _PLANETARY_ORDER = "NGC,IC,Abell,Sh2-,PK,RCW,PN,"
 _DEFAULT = Path("/usr/share/stellarium/nebulae/default")
 
 COLUMNS = [
-    "name",
-    "type",
-    "aliases",
-    "common_names",
-    "ra_deg",
-    "dec_deg",
-    "size_arcmin",
-    "constellation",
-    "source_names",
-    "source_type",
-    "source_position",
-    "source_size",
+    *READ_COLUMNS,
     "minor_arcmin",
     "angle_deg",
     "magnitude",

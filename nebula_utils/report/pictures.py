@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from nebula_utils.bias.dust_response import FIRST_SEED
 from nebula_utils.catalogue.table import resolve
 from nebula_utils.config import CLASS_NAMES
 from nebula_utils.counterfactuals import dust
@@ -21,7 +22,6 @@ from nebula_utils.report.style import CLASS_LABELS, CLASS_STYLE
 from nebula_utils.training.export import is_free
 
 SIDE = 160  # px of a picture in a gallery
-FIRST_SEED = 1_000_000  # no scene that a head was trained on has such a seed
 
 
 def choose_examples(
