@@ -63,11 +63,11 @@ def write_model_card(
 def describe_recipe(recipe: Recipe) -> str:
     """Say in a sentence or two how a head is made."""
     copies = ["as it is" if colour == "as_is" else colour for colour in recipe.colours]
-    copies = ["in random colours" if "random" in one else one for one in copies]
     parts = {
         "in crops": recipe.crops,
         "smaller in a star field": recipe.framed,
         "behind simulated dust (emission nebulae, as dark ones)": recipe.dusty,
+        "and all these copies in grey and in random colours too": recipe.crops,
     }
     copies += [part for part, n in parts.items() if n]
     kind = "A logistic regression"

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from nebula_utils.config import OTHER
 from nebula_utils.counterfactuals import colour, framing
 from nebula_utils.dataset.manifest import Dataset
-from nebula_utils.features.augmentation import DustyCrops, SimulatedScenes
+from nebula_utils.features.augmentation import DustyCrops
 from nebula_utils.images import reading
 from nebula_utils.training.fitting import PICTURE, Samples, compute_sample_weight
 
@@ -23,15 +23,11 @@ N_THREADS = 2
 SHARES = {
     "dust before emission": 0.3,
     "dust before stars": 0.1,
-    "varied dark": 0.1,
-    "rich dark": 0.25,
-    "galactic dark": 0.25,
     "without dust": 0.08,
     "field": 0.33,
 }
 OTHER_SHARE = 1.6  # how often `other` is drawn, beside each type's 1
 DUSTY = {"emission": 4, "cluster": 1}  # crops a picture, to set dust before
-SCENES = {"varied": 125, "rich": 125, "galactic": 175}
 # How often a picture is set into a larger sky: textures are cut close to small things.
 ZOOMED_OUT = {"planetary": 0.3, OTHER: 0.2}
 ZOOMED_OUT_ELSE = 0.1
@@ -114,10 +110,6 @@ def _list_simulated(rows: Any) -> Iterator[tuple[Job, str, str, str, str]]:
             else:
                 kinds = "dust before stars", "field"
             yield job, row["group"], row["label"], *kinds
-    for sky, number in SCENES.items():
-        for seed in range(number):
-            job = partial(_simulate, sky, seed)
-            yield job, f"simulated {sky} {seed}", OTHER, f"{sky} dark", "field"
 
 
 def _read_square(path: str) -> np.ndarray:
@@ -128,15 +120,7 @@ def _read_square(path: str) -> np.ndarray:
 def _add_dust(path: str, seed: int) -> np.ndarray:
     maker = DustyCrops(1, SIDE)
     views = maker.make_views(reading.read_image(Path(path), maker.min_side), seed)
-    return _take_pair(views)
-
-
-def _simulate(sky: str, seed: int) -> np.ndarray:
-    return _take_pair(SimulatedScenes(sky, SIDE).simulate_views(seed))
-
-
-def _take_pair(views: list[np.ndarray]) -> np.ndarray:
-    """Return the first view with dust and the first without; colours come later."""
+    # The first view with dust and the first without; colours come later.
     return reading.to_uint8(np.stack([views[0], views[len(views) // 2]]))
 
 

@@ -13,29 +13,17 @@ import numpy as np
 from nebula_utils.config import OTHER
 from nebula_utils.dataset.manifest import Dataset
 from nebula_utils.errors import SourceError
-from nebula_utils.features.augmentation import (
-    COLOURS,
-    DustyCrops,
-    RandomCrops,
-    SimulatedScenes,
-    ZoomedOut,
-)
+from nebula_utils.features.augmentation import DustyCrops, RandomCrops, ZoomedOut
 from nebula_utils.features.backbone import Backbone
-from nebula_utils.features.extraction import (
-    Views,
-    extract_features,
-    extract_simulated,
-)
+from nebula_utils.features.extraction import Views, extract_features
 from nebula_utils.features.views import CROPS, Preprocessing, View
 from nebula_utils.training.heads import Head, LinearHead, TwoStepHead
 from nebula_utils.training.scores import weigh_nebulae
 
 PICTURE = "picture"  # the sample type of a class's own pictures and of crops of them
-RANDOM = "random:0"  # the one copy in random colours
 # What each sample type weighs in its class beside the pictures' 1, where it is asked
 # which type a nebula is.
-SHARES_TYPES = {"framed": 0.5, "dusty": 0.5, "scene": 0.5}
-SCENES = {"varied": 125, "rich": 125, "galactic": 175}
+SHARES_TYPES = {"framed": 0.5, "dusty": 0.5}
 WHOLE = (View(),)
 # Asked of the whole picture and of five crops, each in its colours and in grey.
 TWELVE = tuple(
@@ -61,13 +49,10 @@ class Recipe:
     balanced : bool
         Whether every class weighs the same, and every nebula in a class.
     colours : tuple of str
-        Colours in which the whole picture is fitted: ``"as_is"``, ``"grey"`` and
-        ``"random:0"``, this one for nebulae only.
+        Colours in which the whole picture is fitted: ``"as_is"`` and ``"grey"``.
     crops, framed, dusty : int
         Random crops of each nebula, zoomed-out copies of each picture, and crops of
         each emission nebula behind simulated dust; each of nebulae in three colours.
-    scenes : bool
-        Whether simulated dark nebulae before simulated stars are fitted, too.
     C : float
         Inverse strength of the penalty; see `heads.LinearHead`.
     """
@@ -80,7 +65,6 @@ class Recipe:
     crops: int = 0
     framed: int = 0
     dusty: int = 0
-    scenes: bool = False
     C: float = 0.01
 
     @property
@@ -177,7 +161,7 @@ def make_training(dataset: Dataset, backbone: Backbone, recipe: Recipe) -> Train
     """Embed everything that a recipe's head may be fitted on."""
     is_type = dataset.manifest["label"].to_numpy() != OTHER
     size = recipe.size
-    plain = [View(size, colour=name) for name in recipe.colours if name != RANDOM]
+    plain = [View(size, colour=name) for name in recipe.colours]
     whole = embed(dataset, backbone, plain)
     types = [_label(dataset, is_type, whole[is_type])]
     types += _list_type_samples(dataset, backbone, recipe, is_type)
@@ -281,11 +265,8 @@ def compute_sample_weight(samples: Samples, balanced: bool) -> np.ndarray:
 def _list_type_samples(
     dataset: Dataset, backbone: Backbone, recipe: Recipe, is_type: np.ndarray
 ) -> list[Samples]:
-    """Embed what only the types' step is fitted on: colours, crops, dust."""
+    """Embed what only the types' step is fitted on: crops, and crops behind dust."""
     found = []
-    if RANDOM in recipe.colours:
-        X = embed(dataset, backbone, [View(recipe.size, colour=RANDOM)], is_type)
-        found.append(_label(dataset, is_type, X))
     if recipe.crops:
         X = _embed(dataset, backbone, RandomCrops(recipe.crops, recipe.size), is_type)
         found.append(_label(dataset, is_type, X))
@@ -298,14 +279,6 @@ def _list_type_samples(
         X = _embed(dataset, backbone, maker, emission)
         samples = _label(dataset, emission, X, "dusty")
         found.append(samples._replace(y=np.full(len(samples.y), dark)))
-    for sky, number in SCENES.items() if recipe.scenes else ():
-        X = extract_simulated(
-            range(number), backbone, SimulatedScenes(sky, recipe.size)
-        )
-        X = X.reshape(-1, X.shape[2])
-        groups = np.repeat([f"{sky} {i}" for i in range(number)], len(COLOURS))
-        kind = np.full(len(X), "scene")
-        found.append(Samples(X, np.full(len(X), dark), groups, kind))
     return found
 
 

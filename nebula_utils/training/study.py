@@ -26,7 +26,6 @@ from nebula_utils.features.views import apply_first
 from nebula_utils.files import load_or_compute
 from nebula_utils.training import calibration, scores
 from nebula_utils.training.fitting import (
-    RANDOM,
     TWELVE,
     Recipe,
     Training,
@@ -51,7 +50,7 @@ ROBUST = Recipe(
     "robust",
     TWELVE,
     two_step=True,
-    colours=("as_is", "grey", RANDOM),
+    colours=("as_is", "grey"),
     crops=6,
     framed=4,
     dusty=4,

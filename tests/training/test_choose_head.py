@@ -43,8 +43,11 @@ def test_the_measure_is_the_mean_of_colour_and_grey(script) -> None:
     assert found["as_is"] == 0.75 and found["grey"] == 0.5 and found["flips"] == 0.25
     assert found["values"][0] == pytest.approx(0.625)
     assert found["other"] == 1  # the wrong one is of a set that does not constrain
+    found = {**found, "framing": 0.2}
     row = script.describe("x", found, found)
-    assert row.startswith("| x | 0.625 | 0.750 | 0.500 | 25% |") and "| no |" in row
+    assert (
+        row.startswith("| x | 0.625 | 0.750 | 0.500 | 25% | 20% |") and "| no |" in row
+    )
 
 
 def test_certainty_counts_what_is_sure_by_set(script) -> None:

@@ -158,9 +158,9 @@ def test_dust_makes_dark_samples_of_emission_nebulae(
     assert all(group.startswith("Sim emission") for group in types.groups[dusty])
     assert "other" not in {dataset.class_names[y] for y in types.y}
     left = types.without(np.array(["Sim emission 1"]))
-    # Two pictures, each as it is, grey, random; a crop and a copy in three colours;
+    # Two pictures, each as it is and grey; a crop and a copy in three colours;
     # a crop behind dust in three colours.
-    assert len(types.y) - len(left.y) == 2 * (3 + 3 + 3 + 3)
+    assert len(types.y) - len(left.y) == 2 * (2 + 3 + 3 + 3)
     # Whether it is a nebula is learnt from whole pictures, as they are and in grey.
     assert nebula is not None and len(nebula.y) == len(dataset.y) * 2
 
