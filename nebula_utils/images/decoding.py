@@ -12,7 +12,6 @@ import os
 import stat
 import tempfile
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -37,7 +36,7 @@ Source = Path | str | bytes | bytearray | memoryview
 MAX_BYTES = 500_000_000  # of a file on one's own machine
 MAX_SCANNED = 2_000_000_000  # pixels times scans of a progressive JPEG
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-_MAGIC = {
+_MAGIC = {  # how a file begins, and its format, or what it is instead of a picture
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"GIF87a": "GIF",
@@ -50,8 +49,6 @@ _MAGIC = {
     b"SIMPLE  =": "FITS",
     b"XISF0100": "XISF",
     b"\x1f\x8b": "GZIP",
-}
-_NOT_IMAGES = {
     b"%PDF": "a PDF document",
     b"PK\x03\x04": "a ZIP archive or an office document",
     b"\x7fELF": "a program",
@@ -99,28 +96,21 @@ def _gunzip(stream: IO[bytes], unpacked: IO[bytes]) -> None:
     unpacked.seek(0)
 
 
-@contextlib.contextmanager
-def open_source(source: Source) -> Iterator[IO[bytes]]:
+def open_source(source: Source) -> IO[bytes]:
     """Open a file or bytes for reading, unless it is none or too large."""
     if isinstance(source, bytes | bytearray | memoryview):
         _check_bytes(len(source))
-        yield io.BytesIO(source)
-    elif isinstance(source, str | os.PathLike):
-        with _open_file(Path(source)) as stream:
-            yield stream
-    else:
+        return io.BytesIO(source)
+    if not isinstance(source, str | os.PathLike):
         raise ImageError(f"not an image: a {type(source).__name__}, not path or bytes")
-
-
-def _open_file(path: Path) -> IO[bytes]:
     try:
-        status = path.stat()
+        status = Path(source).stat()
         if stat.S_ISDIR(status.st_mode):
             raise ImageError("not an image: this is a folder; name the files in it")
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("not an image: this is a device or a pipe, not a file")
         _check_bytes(status.st_size)
-        return open(path, "rb")
+        return open(source, "rb")
     except FileNotFoundError as error:
         raise ImageError("no such file: check its name and folder") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
@@ -130,9 +120,9 @@ def _open_file(path: Path) -> IO[bytes]:
 
 def _check_bytes(size: int) -> None:
     if size > MAX_BYTES:
-        limit = f"{MAX_BYTES / 1e6:.0f} MB"
         raise ImageError(
-            f"the file is larger than {limit}: save a smaller copy of the picture"
+            f"the file is larger than {MAX_BYTES / 1e6:.0f} MB: save a smaller copy "
+            "of the picture"
         )
     if not size:
         raise ImageError("not an image: the file is empty")
@@ -141,14 +131,13 @@ def _check_bytes(size: int) -> None:
 def _detect_format(data: bytes) -> str:
     for magic, kind in _MAGIC.items():
         if data.startswith(magic):
+            if kind.startswith("a "):
+                raise ImageError(f"not an image: {kind}")
             return kind
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
         return "HEIF"
-    for magic, name in _NOT_IMAGES.items():
-        if data.startswith(magic):
-            raise ImageError(f"not an image: {name}")
     raise ImageError(f"not an image: {_describe_text(data[:1024])}")
 
 
@@ -183,9 +172,11 @@ def _describe_text(start: bytes) -> str:
 def _read_with_pillow(stream: IO[bytes], kind: str, min_side: int | None) -> Decoded:
     _silence_pillow()
     if kind == "HEIF":
-        _register_heif()
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     try:
-        picture = Image.open(stream, formats=[kind])
+        picture: Image.Image = Image.open(stream, formats=[kind])
     except UnidentifiedImageError as error:
         if kind == "TIFF":
             return _read_deep_tiff(stream, min_side)
@@ -193,7 +184,9 @@ def _read_with_pillow(stream: IO[bytes], kind: str, min_side: int | None) -> Dec
             f"the {kind} file is damaged or is cut off: its header can't be read"
         ) from error
     with picture:
-        _check_cost(picture, kind)
+        # Bytes that decoding takes a pixel, measured, all copies together.
+        cost = 20 if kind == "WEBP" else 16 if _is_transparent(picture) else 12
+        scientific.check_size(*picture.size, 12 * scientific.MAX_PIXELS // cost)
         if kind == "TIFF" and max(_list_bits(picture)) > 12:
             try:
                 return _read_deep_tiff(stream, min_side)
@@ -202,19 +195,17 @@ def _read_with_pillow(stream: IO[bytes], kind: str, min_side: int | None) -> Dec
             except Exception:  # a codec that tifffile lacks; it has no error for that
                 stream.seek(0)
         if getattr(picture, "tag_v2", {}).get(259) == _WEBP_IN_TIFF:
-            return _load(_join_webp(picture, stream), stream, min_side)
-        return _load(picture, stream, min_side)
-
-
-def _load(picture: Image.Image, stream: IO[bytes], min_side: int | None) -> Decoded:
-    if picture.format in ("JPEG", "MPO"):
-        _refuse_scans(picture, stream)
-        if min_side:
-            picture.draft("RGB", (min_side, min_side))
-    full = picture.size
-    picture.load()
-    _turn_upright(picture)
-    image, notes = _to_rgb(picture, min_side)
+            picture = _join_webp(picture, stream)
+        if picture.format in ("JPEG", "MPO"):
+            _refuse_scans(picture, stream)
+            if min_side:
+                picture.draft("RGB", (min_side, min_side))
+        full = picture.size
+        picture.load()
+        # A damaged EXIF block does not make the picture useless.
+        with contextlib.suppress(Exception):
+            ImageOps.exif_transpose(picture, in_place=True)
+        image, notes = _to_rgb(picture, min_side)
     scale = min(image.shape[:2]) / min(full)
     shift = (scale - 1) / 2
     to_shown = np.array([[scale, 0, shift], [0, scale, shift]])
@@ -276,18 +267,6 @@ def _silence_pillow() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def _register_heif() -> None:
-    import pillow_heif
-
-    pillow_heif.register_heif_opener()
-
-
-def _turn_upright(picture: Image.Image) -> None:
-    # A damaged EXIF block does not make the picture useless.
-    with contextlib.suppress(Exception):
-        ImageOps.exif_transpose(picture, in_place=True)
-
-
 def _to_rgb(
     picture: Image.Image, min_side: int | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -311,12 +290,6 @@ def _to_rgb(
 def _is_transparent(picture: Image.Image) -> bool:
     layered = picture.mode in ("LA", "La", "PA", "RGBA", "RGBa")
     return layered or "transparency" in picture.info
-
-
-def _check_cost(picture: Image.Image, kind: str) -> None:
-    # Bytes that decoding takes a pixel, measured, all copies together.
-    cost = 20 if kind == "WEBP" else 16 if _is_transparent(picture) else 12
-    scientific.check_size(*picture.size, 12 * scientific.MAX_PIXELS // cost)
 
 
 def _list_bits(picture: Image.Image) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """Decode any picture to uint8 RGB, and cut, resize and compare such pictures.
 
-Every function here works on arrays of shape (h, w, 3), uint8, RGB, 0–255, sRGB.
+Every function here works on arrays of shape (h, w, 3), uint8, RGB, 0–255, sRGB; any
+other array, and a size that can't be, is an `ImageError`.
 """
 
 import hashlib
@@ -73,13 +74,7 @@ def decode(
 
 
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize to (height, width, 3); shrinking averages areas, so stars keep no rings.
-
-    Raises
-    ------
-    ImageError
-        If a side is below 1 px or the array is no uint8 RGB picture.
-    """
+    """Resize to (height, width, 3) px; shrinking averages areas: stars get no rings."""
     picture = Image.fromarray(_check(image))
     if height < 1 or width < 1:
         raise ImageError(f"can't resize to {width} × {height} px: give at least 1 × 1")
@@ -91,13 +86,7 @@ def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def resize_short_side(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize so that the shorter side is ``size`` px; proportions are kept.
-
-    Raises
-    ------
-    ImageError
-        If ``size`` is below 1 or the array is no uint8 RGB picture.
-    """
+    """Resize so that the shorter side is ``size`` px; proportions are kept."""
     height, width = _check(image).shape[:2]
     scale = size / min(height, width)
     return resize_image(
@@ -108,13 +97,7 @@ def resize_short_side(image: np.ndarray, size: int) -> np.ndarray:
 def centre_crop(
     image: np.ndarray, height: int | None = None, width: int | None = None
 ) -> np.ndarray:
-    """Cut (height, width, 3) from the middle; by default the largest square.
-
-    Raises
-    ------
-    ImageError
-        If the crop is empty or larger than the picture.
-    """
+    """Cut (height, width, 3) px from the middle; by default the largest square."""
     full_height, full_width = _check(image).shape[:2]
     side = min(full_height, full_width)
     height, width = height or side, width or side
@@ -149,11 +132,6 @@ def cut_square(
     Returns
     -------
     ndarray of shape (size, size, 3), uint8
-
-    Raises
-    ------
-    ImageError
-        If ``size`` is below 1 or ``share`` outside (0, 1].
     """
     if size < 1 or not 0 < share <= 1:
         raise ImageError(f"can't cut {share} of a side to {size} px")
@@ -169,57 +147,21 @@ def cut_square(
     return np.array(Image.fromarray(image).resize((size, size), method, box=box))
 
 
-def crop_inside(image: np.ndarray, fraction: float) -> np.ndarray:
-    """Keep the inner ``fraction`` (0–1] of each side, e.g. to cut off a vignette.
-
-    Raises
-    ------
-    ImageError
-        If ``fraction`` is outside (0, 1].
-    """
-    if not 0 < fraction <= 1:
-        raise ImageError(
-            f"can't keep {fraction} of a side: give more than 0, at most 1"
-        )
-    height, width = _check(image).shape[:2]
-    return centre_crop(
-        image, max(1, round(height * fraction)), max(1, round(width * fraction))
-    )
-
-
 def trim_border(image: np.ndarray) -> np.ndarray:
     """Keep the inner 85 % of each side of a picture whose border is dark.
 
-    Parameters
-    ----------
-    image : ndarray of shape (h, w, 3), uint8
-        RGB.
-
-    Returns
-    -------
-    ndarray of shape (h', w', 3), uint8
-        The picture as it is if more than half of its outermost thirtieth is brighter,
-        once blurred, than a quarter of the picture's median light; else its inside:
-        textures that fade to black, framed pictures, a nebula on an empty sky.
+    Such are textures that fade to black, framed pictures, a nebula on an empty sky. A
+    border is dark if half of the outermost thirtieth or more is no brighter, once
+    blurred, than a quarter of the picture's median light (`find_lit`).
     """
     light = Image.fromarray(_make_map(image).max(-1))
     mask = find_lit(np.asarray(light.filter(ImageFilter.GaussianBlur(2)), np.float32))
     ring = np.ones_like(mask)
     ring[3:-3, 3:-3] = False
-    return image if mask[ring].mean() > 0.5 else crop_inside(image, INSIDE)
-
-
-def _make_map(image: np.ndarray) -> np.ndarray:
-    picture = Image.fromarray(_check(image))
-    size = (_MAP_SIDE, _MAP_SIDE)
-    return np.asarray(picture.resize(size, Image.Resampling.BOX, reducing_gap=2))
-
-
-def _has_contrast(image: np.ndarray) -> bool:
-    # Of 1,911 real pictures, dark and faint ones among them, none is below 62.
-    edge = round(_MAP_SIDE * (1 - INSIDE) / 2)
-    inside = _make_map(image)[edge:-edge, edge:-edge]
-    return bool(np.ptp(inside, axis=(0, 1)).max() >= MIN_CONTRAST)
+    if mask[ring].mean() > 0.5:
+        return image
+    height, width = (max(1, round(side * INSIDE)) for side in image.shape[:2])
+    return centre_crop(image, height, width)
 
 
 def find_lit(light: np.ndarray) -> np.ndarray:
@@ -258,6 +200,19 @@ def to_float(image: np.ndarray) -> np.ndarray:
 def to_uint8(image: np.ndarray) -> np.ndarray:
     """Scale floats (…, h, w, 3) in [0, 1] to uint8, 0–255; the rest is clipped."""
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _make_map(image: np.ndarray) -> np.ndarray:
+    picture = Image.fromarray(_check(image))
+    size = (_MAP_SIDE, _MAP_SIDE)
+    return np.asarray(picture.resize(size, Image.Resampling.BOX, reducing_gap=2))
+
+
+def _has_contrast(image: np.ndarray) -> bool:
+    # Of 1,911 real pictures, dark and faint ones among them, none is below 62.
+    edge = round(_MAP_SIDE * (1 - INSIDE) / 2)
+    inside = _make_map(image)[edge:-edge, edge:-edge]
+    return bool(np.ptp(inside, axis=(0, 1)).max() >= MIN_CONTRAST)
 
 
 def _check(image: np.ndarray) -> np.ndarray:

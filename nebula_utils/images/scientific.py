@@ -32,28 +32,13 @@ _XISF_TYPES = dict(UInt8="u1", UInt16="u2", UInt32="u4", Float32="f4", Float64="
 
 
 class Numbers(NamedTuple):
-    """A picture whose numbers are read when they are wanted.
+    """A picture whose numbers are read when they are wanted."""
 
-    Attributes
-    ----------
-    shape : tuple of (height, width, planes)
-        Planes are 1 or 3.
-    read : callable
-        Returns rows first to last, exclusive, as (n, width, planes).
-    white : float or None
-        What is white in the file's own format (1 for floats, 65535 for 16 bits);
-        None where numbers are counts of any range.
-    header : Mapping
-        FITS keywords, empty for other formats.
-    bottom_up : bool
-        Whether the first row is the lowest.
-    """
-
-    shape: tuple[int, int, int]
-    read: Callable[[int, int], NDArray[Any]]
-    white: float | None = None
-    header: Mapping[str, Any] = {}
-    bottom_up: bool = False
+    shape: tuple[int, int, int]  # height, width, planes (1 or 3)
+    read: Callable[[int, int], NDArray[Any]]  # rows [first, last): (n, width, planes)
+    white: float | None = None  # white in the file's format; None for counts
+    header: Mapping[str, Any] = {}  # FITS keywords, empty for other formats
+    bottom_up: bool = False  # whether the first row is the lowest
 
 
 class Decoded(NamedTuple):
@@ -96,30 +81,28 @@ def read_fits(stream: IO[bytes], min_side: int | None = None) -> Decoded:
 
     warnings.filterwarnings("ignore", module=r"astropy\.")
     with fits.open(stream, memmap=False) as hdus:
-        for hdu in hdus:
-            shape = tuple(n for n in (hdu.shape if hdu.is_image else ()) if n != 1)
-            if len(shape) in (2, 3):
-                break
-        else:
+        pictures = (n for n, hdu in enumerate(hdus) if _holds_picture(hdu))
+        place = next(pictures, None)
+        if place is None:
             raise ImageError("this FITS file holds no picture, only tables or spectra")
-        _check_tiles(hdu)
-        bits = int(hdu.header["BITPIX"])
-        check_numbers(shape, abs(bits) // 8)
+        hdu = hdus[place]
+        tile = getattr(hdu, "tile_shape", (1,))
+        if hasattr(hdu, "tile_shape"):
+            _check_tiles(stream, place, hdu.shape, tile)
+        bits, header = int(hdu.header["BITPIX"]), hdu.header
+        check_numbers(tuple(n for n in hdu.shape if n != 1), abs(bits) // 8)
         # A tile that is as large as what is read at once would be unpacked again and
         # again; of the small ones astropy unpacks what is wanted.
-        tile = getattr(hdu, "tile_shape", (1,))
         source = hdu.data if math.prod(tile) > BLOCK // 16 else hdu.section
-        gaps = tuple(0 if n == 1 else slice(None) for n in hdu.shape)
-
-        def read(index: tuple[slice, ...]) -> NDArray[Any]:
-            wanted = iter(index)
-            full = tuple(next(wanted) if isinstance(g, slice) else g for g in gaps)
-            return np.asarray(source[full])
-
         white = 1.0 if bits < 0 else 255.0 if bits == 8 else None
-        top_down = str(hdu.header.get("ROWORDER", "")).upper().startswith("TOP")
-        numbers = _lay_out(shape, read, white, hdu.header, not top_down)
-        return develop(numbers, min_side)
+        top_down = str(header.get("ROWORDER", "")).upper().startswith("TOP")
+        numbers = _lay_out(source, hdu.shape)
+        found = numbers._replace(white=white, header=header, bottom_up=not top_down)
+        return develop(found, min_side)
+
+
+def _holds_picture(hdu: Any) -> bool:
+    return hdu.is_image and sum(n != 1 for n in hdu.shape) in (2, 3)
 
 
 def read_xisf(stream: IO[bytes], min_side: int | None = None) -> Decoded:
@@ -179,50 +162,52 @@ def develop(numbers: Numbers, min_side: int | None = None) -> Decoded:
     if factor > 1 and not min_side:
         notes.append(f"binned {factor} × {factor}, as it is very large")
     values = _bin(numbers, factor)
-    image, linear = scale_numbers(values, numbers.white)
+    image, linear = _scale_numbers(values, numbers.white)
     if linear:
         notes.append(LINEAR)
-    turned, to_shown = _turn_north_up(to_rgb(image), header, numbers.bottom_up)
+    image = np.broadcast_to(image, (*image.shape[:2], 3))
+    turned, to_shown = _turn_north_up(image, header, numbers.bottom_up)
     scale *= factor
     shrink = np.diag([1 / scale, 1 / scale, 1.0])
     shrink[:2, 2] = 0.5 / scale - 0.5
     return Decoded(turned, tuple(notes), header, (to_shown @ shrink)[:2])
 
 
-def scale_numbers(
+def _scale_numbers(
     values: NDArray[np.floating], white: float | None
 ) -> tuple[NDArray[np.uint8], bool]:
     """Turn numbers (h, w, n) into 0–255, in place; say whether they were stretched.
 
-    Numbers with a known white point, all of them within it, are scaled as they are,
-    unless they span less than `LINEAR_SPAN` of it between the 1st and the 99th
-    percentile, as no finished picture does: those are linear. All else is stretched.
+    They are not if all lie within a known white point and span `LINEAR_SPAN` of it or
+    more from the 1st to the 99th percentile, as any finished picture does.
     """
     sample = _sample(values)
     if not sample.size:
         raise ImageError("the picture is empty: it has no finite pixel")
-    if white is not None:
-        low, high = np.percentile(sample, (1, 99))
-        inside = np.nanmin(values) >= 0 and np.nanmax(values) <= 1.001 * white
-        if inside and (white == 255 or high - low >= LINEAR_SPAN * white):
-            # 16 bits keep their high byte, as everywhere; the rest is rounded.
-            shift, scale = (0, 1 / 256) if white > 255 else (0.5, 255 / white)
-            values *= np.float32(scale)
-            values += np.float32(shift)
-            np.clip(values, 0, 255, out=values)
-            return np.nan_to_num(values, copy=False).astype(np.uint8), False
-    return stretch(values), True
+    low, high = np.percentile(sample, (1, 99))
+    if (
+        white is None
+        or np.nanmin(values) < 0
+        or np.nanmax(values) > 1.001 * white
+        or (white != 255 and high - low < LINEAR_SPAN * white)
+    ):
+        return stretch(values), True
+    # 16 bits keep their high byte, as everywhere; the rest is rounded.
+    shift, scale = (0, 1 / 256) if white > 255 else (0.5, 255 / white)
+    values *= np.float32(scale)
+    values += np.float32(shift)
+    np.clip(values, 0, 255, out=values)
+    return np.nan_to_num(values, copy=False).astype(np.uint8), False
 
 
 def stretch(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Map linear numbers of any range to 0–255 for the eye.
 
-    The automatic stretch that PixInsight (screen transfer function) and Siril
-    publish: black is 2.8 times the noise below the median, noise being the median
-    absolute deviation times 1.4826, and the midtones transfer function [1]_ brings the
-    median to a quarter of white. Before that the channels' 1st percentiles are made
-    equal, which takes out a coloured sky; all else is the same for all channels, so
-    that colours stay.
+    The automatic stretch of PixInsight (screen transfer function) and Siril: black is
+    2.8 times the noise (1.4826 times the median absolute deviation) below the median,
+    and the midtones transfer function [1]_ brings the median to a quarter of white.
+    Before that the channels' 1st percentiles are made equal, which takes out a
+    coloured sky; all else is the same for all channels, so that colours stay.
 
     Parameters
     ----------
@@ -262,15 +247,6 @@ def stretch(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     return (np.nan_to_num(values, copy=False) + 0.5).astype(np.uint8).reshape(shape)
 
 
-def to_rgb(array: np.ndarray) -> np.ndarray:
-    """Repeat grey (h, w) or (h, w, 1) three times; pass (h, w, 3) through."""
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.shape[2] == 1:
-        array = np.repeat(array, 3, axis=2)
-    return np.ascontiguousarray(array)
-
-
 def check_size(width: int, height: int, most: int = MAX_PIXELS) -> None:
     """Refuse sizes (px) outside MIN_SIDE … ``most`` pixels with an ImageError."""
     if width * height > most:
@@ -301,44 +277,57 @@ def check_numbers(shape: tuple[int, ...], itemsize: int) -> None:
         )
 
 
-def _check_tiles(hdu: Any) -> None:
-    tile = getattr(hdu, "tile_shape", None)
-    if tile is None:
-        return
-    tiles = math.prod(-(-n // t) for n, t in zip(hdu.shape, tile, strict=True))
+def _check_tiles(
+    stream: IO[bytes], place: int, shape: tuple[int, ...], tile: tuple[int, ...]
+) -> None:
+    """Refuse a compressed picture of too many tiles, or of some that are bombs."""
+    from astropy.io import fits
+
+    tiles = math.prod(-(-n // t) for n, t in zip(shape, tile, strict=True))
     if tiles > MAX_TILES:
         raise ImageError(
             f"this FITS file is cut into {tiles:,} compressed tiles: unpack it first "
             "(funpack)"
         )
+    start = stream.tell()
+    stream.seek(0)
+    raw = fits.open(stream, memmap=False, disable_image_compression=True)[place]
+    gzipped = ["GZIP_COMPRESSED_DATA"]  # what could not be compressed otherwise
+    if str(raw.header["ZCMPTYPE"]).startswith("GZIP"):
+        gzipped.append("COMPRESSED_DATA")
+    most = 8 * math.prod(tile) + 1024
+    for name in set(gzipped) & set(raw.columns.names):
+        for packed in map(bytes, raw.data[name]):
+            # astropy would unpack it whole, whatever comes.
+            if packed and len(zlib.decompressobj(31).decompress(packed, most)) == most:
+                raise ImageError("the FITS file is damaged: a tile unpacks to too much")
+    stream.seek(start)
 
 
 def _lay_out(
-    shape: tuple[int, ...],
-    read: Callable[[tuple[slice, ...]], NDArray[Any]],
-    white: float | None,
-    header: Mapping[str, Any],
-    bottom_up: bool,
-    planes_first: bool = False,
+    source: Any, shape: tuple[int, ...], planes_first: bool = False
 ) -> Numbers:
-    """Give (h, w), (n, h, w) or (h, w, n) as rows of (w, 1) or (w, 3)."""
-    whole = slice(None)
-    if len(shape) == 2:
-        (height, width), planes = shape, 1
-    elif shape[2] <= 4 and not planes_first:
-        height, width, planes = shape[0], shape[1], 3 if shape[2] >= 3 else 1
-    else:
-        planes, height, width = 3 if shape[0] in (3, 4) else 1, shape[1], shape[2]
+    """Give what is sliced as (h, w), (n, h, w) or (h, w, n) as `Numbers`.
 
-    def rows(start: int, stop: int) -> NDArray[Any]:
-        part, first = slice(start, stop), slice(0, planes)
-        if len(shape) == 2:
-            return read((part, whole))[..., None]
-        if shape[:2] == (height, width) and not planes_first:
-            return read((part, whole, first))
-        return np.moveaxis(read((first, part, whole)), 0, 2)
+    Axes of length 1 don't count.
+    """
+    axes = [axis for axis, length in enumerate(shape) if length != 1]
+    in_colour = len(axes) == 3
+    last = in_colour and shape[axes[2]] <= 4 and not planes_first
+    plane = axes.pop(2 if last else 0) if in_colour else None
+    planes = 3 if plane is not None and shape[plane] in (3, 4) else 1
 
-    return Numbers((height, width, planes), rows, white, header, bottom_up)
+    def read(start: int, stop: int) -> NDArray[Any]:
+        index = [0 if length == 1 else slice(None) for length in shape]
+        index[axes[0]] = slice(start, stop)
+        if plane is not None:
+            index[plane] = slice(0, planes)
+        part = np.asarray(source[tuple(index)])
+        return (
+            part[..., None] if plane is None else np.moveaxis(part, 2 if last else 0, 2)
+        )
+
+    return Numbers((shape[axes[0]], shape[axes[1]], planes), read)
 
 
 def lay_out_array(array: NDArray[Any], planes_first: bool = False) -> Numbers:
@@ -347,7 +336,7 @@ def lay_out_array(array: NDArray[Any], planes_first: bool = False) -> Numbers:
     white = 1.0 if kind == "f" else None
     if kind == "u" and size <= 2:
         white = 255.0 if size == 1 else 65535.0
-    return _lay_out(array.shape, array.__getitem__, white, {}, False, planes_first)
+    return _lay_out(array, array.shape, planes_first)._replace(white=white)
 
 
 def _unpack(data: bytes, packing: str, size: int) -> bytes:
@@ -419,17 +408,15 @@ def _turn_north_up(
     image: np.ndarray, header: Mapping[str, Any], bottom_up: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Turn and mirror by the WCS; return also the matrix of pixels, (3, 3)."""
-    transpose, flip_rows, flip_columns = False, bottom_up, False
+    matrix = np.eye(3)
+    flip_rows, flip_columns = bottom_up, False
     sky = _find_directions(header)
     if sky is not None:
         north, east = sky
-        transpose = abs(north[0]) > abs(north[1])
-        if transpose:
+        if abs(north[0]) > abs(north[1]):
             north, east = north[::-1], east[::-1]
+            image, matrix = image.swapaxes(0, 1), matrix[[1, 0, 2]]
         flip_rows, flip_columns = north[1] > 0, east[0] > 0
-    matrix = np.eye(3)
-    if transpose:
-        image, matrix = image.swapaxes(0, 1), matrix[[1, 0, 2]]
     height, width = image.shape[:2]
     if flip_rows:
         image = image[::-1]

@@ -98,7 +98,6 @@ def test_resize_and_crop():
     assert reading.resize_short_side(MARKER, 80).shape == (80, 120, 3)
     assert reading.centre_crop(MARKER).shape == (40, 40, 3)
     assert np.array_equal(reading.centre_crop(MARKER, 20, 30), MARKER[10:30, 15:45])
-    assert reading.crop_inside(MARKER, 0.5).shape == (20, 30, 3)
 
 
 def test_shrinking_averages_areas():
@@ -114,7 +113,7 @@ def test_bad_sizes_and_arrays_are_refused():
     for call in (
         lambda: reading.resize_image(MARKER, 0, 5),
         lambda: reading.centre_crop(MARKER, 41, 10),
-        lambda: reading.crop_inside(MARKER, 0),
+        lambda: reading.cut_square(MARKER, 0),
         lambda: reading.centre_crop(MARKER[..., 0]),
         lambda: reading.compute_pixel_hash(MARKER.astype(float)),
     ):

@@ -181,6 +181,23 @@ def test_what_would_not_fit_is_refused_before_it_is_unpacked():
             reading.read_image(data)
 
 
+def test_a_gzip_tile_that_is_a_bomb_is_not_unpacked():
+    """A tile of 100 MB behind a picture of 200 KB is refused, an honest one read."""
+    noise = np.random.default_rng(0).integers(0, 9000, (300, 300)).astype(np.int16)
+    honest = compress_fits(noise, compression_type="GZIP_1", tile_shape=(300, 300))
+    assert reading.read_image(honest).shape == (300, 300, 3)
+    raw = fits.open(io.BytesIO(honest), disable_image_compression=True)[1]
+    tile = np.frombuffer(gzip.compress(bytes(100_000_000)), np.uint8)
+    column = fits.Column("COMPRESSED_DATA", "1PB()", array=np.array([tile], object))
+    table = fits.BinTableHDU.from_columns([column])
+    table.header.update({k: v for k, v in raw.header.items() if k.startswith("Z")})
+    table.header["EXTNAME"] = raw.header["EXTNAME"]
+    buffer = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), table]).writeto(buffer)
+    with pytest.raises(ImageError, match="a tile unpacks to too much"):
+        reading.read_image(buffer.getvalue())
+
+
 def make_xisf(data, packing, geometry="40:60:1"):
     """Return an XISF file around a block of data."""
     place = f"attachment:600:{len(data)}"
