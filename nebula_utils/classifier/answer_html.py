@@ -147,6 +147,13 @@ def to_jpeg(image: np.ndarray, side: int | None = None, quality: int = 85) -> by
     return stream.getvalue()
 
 
+def to_png(image: np.ndarray) -> bytes:
+    """Return a picture as a PNG file, quickly."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
+
+
 def _render_picture(result: Result) -> str:
     if result.picture is None:
         return ""

@@ -24,7 +24,7 @@ from nebula_utils.files import DAMAGED, compute_sha256, unseal
 from nebula_utils.images import reading
 from nebula_utils.training.heads import FORMAT_VERSION, Head, load_head
 
-BATCH = 8  # views in a forward pass: one shape for all, as each costs 30 MB
+BATCH = 6  # views in a forward pass: crops come in sixes, and a shape costs 30 MB
 N_NEIGHBOURS = 4
 PICTURES = ("neighbours.npz", "examples.npz")  # similar ones, and those to try
 SAME_VIEW = 2e-3  # of 1, a difference that only rounding makes

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,6 @@ MODEL = argument(
 
 @command(
     "resolve",
-    "look a nebula up by any name, or by its place",
     argument("names", nargs="*", metavar="NAME", help="- for a list on stdin"),
     argument(
         "--near",
@@ -45,9 +44,7 @@ MODEL = argument(
         help="instead of names: a place (ICRS), sexagesimal or in degrees",
     ),
     argument(
-        "--radius",
-        metavar="R",
-        help="how far from there: 1deg (default), 30arcmin …",
+        "--radius", metavar="R", help="how far from there: 1deg (default), 30arcmin …"
     ),
     JSON,
     examples="""\
@@ -58,11 +55,12 @@ MODEL = argument(
 """,
 )
 def do_resolve(args: argparse.Namespace) -> int:
-    """Look names or a place up in the catalogue; one line a nebula."""
+    """Look a nebula up by any name, or by its place."""
     if args.near is not None:
         if args.names:
             raise CatalogueError("give names or --near, not both")
-        records = _find_near(args.near, args.radius)
+        radius = "1deg" if args.radius is None else args.radius
+        records = _find_near(args.near, radius)
         if not records:
             logger.warning("no nebula of the catalogue is that near: try --radius")
     elif args.radius is not None:
@@ -70,28 +68,20 @@ def do_resolve(args: argparse.Namespace) -> int:
     else:
         from nebula_utils.catalogue.table import as_record
 
-        records = [as_record(name) for name in _list_names(args.names)]
+        given = [sys.stdin if name == "-" else [name] for name in args.names]
+        names = [name.strip() for several in given for name in several]
+        records = [as_record(name) for name in names if name]
         if not records:
             raise CatalogueError("there is no name to look up: give one, or --near")
     for record in records:
-        if args.json:
-            print(to_json(record))
-        elif "error" in record:
+        if "error" in record and not args.json:
             logger.warning("%s", record["error"])
         else:
-            print(make_printable(_format_resolved(record)))
-    return compute_status(sum("error" in record for record in records), len(records))
+            _print_record(record, args.json, _format_resolved)
+    return compute_status(records)
 
 
-def _list_names(given: Iterable[str]) -> Iterator[str]:
-    for name in given:
-        if name == "-":
-            yield from filter(None, map(str.strip, sys.stdin))
-        else:
-            yield name
-
-
-def _find_near(place: str, radius: str | None) -> list[dict[str, Any]]:
+def _find_near(place: str, radius: str) -> list[dict[str, Any]]:
     """Return records of the nebulae around a place, the nearest first."""
     from astropy.coordinates import Angle, SkyCoord
 
@@ -99,26 +89,22 @@ def _find_near(place: str, radius: str | None) -> list[dict[str, Any]]:
 
     text = place.replace(",", " ")
     in_degrees = re.fullmatch(r"\s*[-+.\d]+\s+[-+.\d]+\s*", text)
+    wrong = (
+        f"{place[:60]!r} is no place: write it like "
+        '"05 35 17 -05 23 28", or in degrees like "83.82 -5.39"'
+    )
     try:
         where = SkyCoord(text, unit="deg" if in_degrees else ("hourangle", "deg"))
-    except (ValueError, TypeError) as error:
-        raise CatalogueError(
-            f"{place[:60]!r} is no place: write it like "
-            '"05 35 17 -05 23 28", or in degrees like "83.82 -5.39"'
-        ) from error
-    try:
-        reach = 60.0 if radius is None else float(Angle(radius, "deg").arcmin)
+        wrong = f"{radius[:60]!r} is no radius: write it like 1deg or 30arcmin"
+        reach = float(Angle(radius, "deg").arcmin)
         found = match_position(float(where.ra.deg), float(where.dec.deg), reach)
     except (ValueError, TypeError) as error:
-        raise CatalogueError(
-            f"{(radius or '')[:60]!r} is no radius: write it like 1deg or 30arcmin"
-        ) from error
+        raise CatalogueError(wrong) from error
     return [describe(place, n) | {"distance_arcmin": round(d, 2)} for n, d in found]
 
 
 @command(
     "list",
-    "list the nebulae of the catalogue",
     argument("--type", choices=config.NEBULA_TYPES, metavar="T", help="%(choices)s"),
     argument("--constellation", metavar="C", help="as the IAU shortens it, e.g. Oph"),
     argument("--min-size", type=float, metavar="A", help="largest diameter, arcmin"),
@@ -135,7 +121,7 @@ A nebula of unknown size is left out where a size is asked for.
 """,
 )
 def do_list(args: argparse.Namespace) -> int:
-    """Print the rows of the catalogue that fit, in one of four forms."""
+    """List the nebulae of the catalogue."""
     from nebula_utils.catalogue.table import read_catalogue
 
     rows = read_catalogue()
@@ -147,12 +133,13 @@ def do_list(args: argparse.Namespace) -> int:
                 + ", ".join(sorted(rows["constellation"].unique()))
             )
         rows = rows[theirs]
-    if args.type is not None:
-        rows = rows[rows["type"] == args.type]
-    if args.min_size is not None:
-        rows = rows[rows["size_arcmin"] >= args.min_size]
-    if args.max_size is not None:
-        rows = rows[rows["size_arcmin"] <= args.max_size]
+    for condition, value in (
+        ("type == @value", args.type),
+        ("size_arcmin >= @value", args.min_size),
+        ("size_arcmin <= @value", args.max_size),
+    ):
+        if value is not None:
+            rows = rows.query(condition)
     if rows.empty:
         logger.warning("no nebula of the catalogue is like that")
     _print_rows(rows, args.form)
@@ -172,20 +159,16 @@ def _print_rows(rows: Any, form: str | None) -> None:
         for row in rows.to_dict("records"):
             for column in ("aliases", "common_names"):
                 row[column] = row[column].split("|") if row[column] else []
-            if form == "json":
-                print(to_json(row))
-                continue
-            row["aliases"] = row.pop("common_names") + row["aliases"]
-            if math.isnan(row["size_arcmin"]):
-                del row["size_arcmin"]
-            line = _format_resolved(row | {"query": row["constellation"]})
-            print(make_printable(line))
+            if form != "json":
+                row["aliases"] = row.pop("common_names") + row["aliases"]
+                row["query"] = row["constellation"]
+            _print_record(row, form == "json", _format_resolved)
 
 
 def _format_resolved(record: Mapping[str, Any]) -> str:
     place = f"RA {record['ra_deg']}°, Dec {record['dec_deg']}°"
-    size = record.get("size_arcmin")
-    parts = [record["type"], place] + ([f"{size}′"] if size is not None else [])
+    size = record.get("size_arcmin") or math.nan
+    parts = [record["type"], place] + ([f"{size}′"] if size == size else [])
     if "distance_arcmin" in record:
         parts.append(f"{record['distance_arcmin']}′ away")
     also = "; ".join(record.get("aliases") or [])
@@ -196,7 +179,6 @@ def _format_resolved(record: Mapping[str, Any]) -> str:
 
 @command(
     "classify",
-    "classify pictures",
     argument(
         "paths",
         nargs="+",
@@ -215,29 +197,26 @@ Needs the classifier that `make reproduce` (or `nebula run`) writes.
 """,
 )
 def do_classify(args: argparse.Namespace) -> int:
-    """Classify pictures; one line a file, in input order."""
+    """Classify pictures."""
     from nebula_utils.classifier.classifier import load_classifier
 
     classifier = load_classifier(args.model, with_pictures=False)
-    failed = 0
     paths = list(expand_paths(args.paths, sys.stdin))
     if not paths:
         raise ImageError("there are no pictures there: name files or another folder")
+    records = []
     for path in _with_progress(paths):
         record = classify_path(classifier.classify, path)
-        failed += "error" in record
-        if args.json:
-            print(to_json(record), flush=True)
-        elif "error" in record:
-            logger.warning("%s: %s", make_printable(path), record["error"])
+        if "error" in record and not args.json:
+            logger.warning("%s: %s", path, record["error"])
         else:
-            print(make_printable(format_answer(record)), flush=True)
-    return compute_status(failed, len(paths))
+            _print_record(record, args.json, _format_answer)
+        records.append(record)
+    return compute_status(records)
 
 
 @command(
     "frame",
-    "list the nebulae in a picture that knows its place on the sky",
     argument("picture", type=Path, metavar="PICTURE"),
     argument("--json", action="store_true", help="one JSON object"),
     argument("--votable", type=Path, metavar="FILE", help="write a VOTable"),
@@ -256,7 +235,7 @@ Each nebula is classified by its own crop, if the classifier is there.
 """,
 )
 def do_frame(args: argparse.Namespace) -> int:
-    """List the nebulae in a picture; one line each."""
+    """List the nebulae in a picture that knows its place on the sky."""
     from nebula_utils.catalogue import frame
     from nebula_utils.dataset.stellarium import find_textures
 
@@ -280,8 +259,7 @@ def do_frame(args: argparse.Namespace) -> int:
 
 def _load_for_crops(folder: Path) -> Callable[[Any], dict[str, Any]] | None:
     """Return a function that classifies crops, or None where there is no model."""
-    from PIL import Image
-
+    from nebula_utils.classifier.answer_html import to_png
     from nebula_utils.classifier.classifier import load_classifier
 
     try:
@@ -290,12 +268,7 @@ def _load_for_crops(folder: Path) -> Callable[[Any], dict[str, Any]] | None:
         logger.warning("the crops are not classified: %s", error)
         return None
 
-    def classify(crop: Any) -> dict[str, Any]:
-        buffer = io.BytesIO()
-        Image.fromarray(crop).save(buffer, "PNG", compress_level=1)
-        return dict(classifier.classify(buffer.getvalue()).as_dict())
-
-    return classify
+    return lambda crop: classifier.classify(to_png(crop)).as_dict()
 
 
 def _format_in_frame(one: Any) -> str:
@@ -311,15 +284,7 @@ def _format_in_frame(one: Any) -> str:
 
 
 def expand_paths(given: Iterable[str], listed: Iterable[str]) -> Iterator[str]:
-    """Give the files that paths stand for.
-
-    Parameters
-    ----------
-    given : iterable of str
-        A folder stands for its pictures, sorted; ``-`` for what is listed.
-    listed : iterable of str
-        Lines, usually of stdin; empty ones are skipped.
-    """
+    """Give a folder's pictures for it, sorted, and for ``-`` the paths listed."""
     for path in given:
         if path == "-":
             lines = (line.rstrip("\r\n") for line in listed)
@@ -335,20 +300,7 @@ def expand_paths(given: Iterable[str], listed: Iterable[str]) -> Iterator[str]:
 def classify_path(
     classify: Callable[[Path], Any], path: str | os.PathLike[str]
 ) -> dict[str, Any]:
-    """Classify one file; an unusable one gives a record with the reason.
-
-    Parameters
-    ----------
-    classify : callable
-        Path → a result with ``as_dict()``; raises ImageError.
-    path : str or path
-        As the user wrote it; the record repeats it.
-
-    Returns
-    -------
-    dict
-        ``path`` and the answer, or ``path`` and ``error``.
-    """
+    """Return ``path`` as it was given, and the answer or the ``error``."""
     path = os.fspath(path)
     try:
         answer = classify(Path(path)).as_dict()
@@ -358,14 +310,8 @@ def classify_path(
         return {"path": path, "error": reason or str(error)}
 
 
-def format_answer(record: Mapping[str, Any]) -> str:
-    """Return a classification as one line to read.
-
-    Parameters
-    ----------
-    record : mapping
-        What ``classify --json`` would write.
-    """
+def _format_answer(record: Mapping[str, Any]) -> str:
+    """Return what ``classify --json`` would write as one line to read."""
     ranked = sorted(record["probabilities"].items(), key=lambda item: -item[1])
     best = ", ".join(f"{name} {share:.2f}" for name, share in ranked[:2])
     grey = record["grey_label"]
@@ -385,6 +331,14 @@ def _with_progress(paths: list[str]) -> Iterable[str]:
     return tqdm(paths, unit="image")
 
 
+def _print_record(
+    record: Mapping[str, Any], as_json: bool, write: Callable[[Mapping[str, Any]], str]
+) -> None:
+    """Print a line, for programs or for people, at once."""
+    text = to_json(record) if as_json else make_printable(write(record))
+    print(text, flush=True)
+
+
 def to_json(record: Any) -> str:
     """Return one line of JSON; what is not a finite number becomes null."""
     return json.dumps(_without_nan(record), allow_nan=False)
@@ -400,8 +354,7 @@ def _without_nan(value: Any) -> Any:
     return value
 
 
-def compute_status(failed: int, total: int) -> int:
-    """Return the exit status: 0 none failed, 1 some, 2 all."""
-    if failed == 0:
-        return 0
-    return 2 if failed == total else 1
+def compute_status(records: Sequence[Mapping[str, Any]]) -> int:
+    """Return the exit status: 0 none of the records is an error, 1 some, 2 all."""
+    failed = sum("error" in record for record in records)
+    return 0 if not failed else 2 if failed == len(records) else 1

@@ -21,18 +21,12 @@ Downloads and weights are kept in $NEBULA_CACHE (now: {cache}).
 def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Return the parser of all commands in `commands.COMMANDS`.
 
-    Parameters
-    ----------
-    argv : sequence of str
-        What will be parsed: arguments that are slow to list are added only where
-        the words of their command stand in it.
+    Arguments that are slow to list are added only where ``argv``, which will be
+    parsed, has the words of their command.
     """
-    common = argparse.ArgumentParser(add_help=False)
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument(
-        "--debug",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="show a traceback on errors",
+        "--debug", action="store_true", help="show a traceback on errors"
     )
     shape = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
@@ -53,8 +47,8 @@ def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
             )
         parsers[name] = added = families[family].add_parser(
             word,
-            help=command.summary,
-            description=command.summary[0].upper() + command.summary[1:] + ".",
+            help=command.summary[0].lower() + command.summary[1:],
+            description=f"{command.summary}.",
             epilog=command.examples and f"examples:\n{command.examples}",
             formatter_class=shape,
             parents=[common],
@@ -69,12 +63,7 @@ def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments without the program's name; default: the process's own.
+    """Do what the command line says, by default the process's own.
 
     Returns
     -------

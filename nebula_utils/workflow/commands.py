@@ -1,40 +1,39 @@
 """What the commands of `nebula` take and do; each imports only what it needs.
 
 A command is a function under `command`: its name, arguments and examples stand above
-what it does. ``"fetch photos"`` is the subcommand ``photos`` of ``fetch``.
+what it does, its docstring is what ``--help`` tells of it.
 """
 
 import argparse
-import json
 import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nebula_utils import config
-from nebula_utils.errors import (
-    ClusterError,
-    ModelError,
-    NebulaError,
-    SourceError,
-)
+from nebula_utils.errors import ClusterError, ModelError, NebulaError, SourceError
 
 logger = logging.getLogger(__name__)
 
 Do = Callable[[argparse.Namespace], int]
 Argument = tuple[tuple[str, ...], dict[str, Any]]
+AddArguments = Callable[[argparse.ArgumentParser], None]
 
 
 class Command(NamedTuple):
-    """A command: what it does, what it takes, and how `--help` tells of it."""
+    """A command: what it does, what it takes, and lines to stand under "examples:"."""
 
     do: Do
-    summary: str
-    arguments: Iterable[Argument] | Callable[[argparse.ArgumentParser], None]
+    arguments: Iterable[Argument] | AddArguments
     examples: str
+
+    @property
+    def summary(self) -> str:
+        """What it does, in a few words without a full stop."""
+        return str(self.do.__doc__).rstrip(".")
 
 
 COMMANDS: dict[str, Command] = {}  # in the order of `nebula --help`
@@ -47,38 +46,21 @@ def argument(*flags: str, **options: Any) -> Argument:
 
 def command(
     name: str,
-    summary: str,
     *arguments: Argument,
     examples: str = "",
-    add_arguments: Callable[[argparse.ArgumentParser], None] | None = None,
+    add_arguments: AddArguments | None = None,
 ) -> Callable[[Do], Do]:
     """Make a function the command of this name.
 
-    Parameters
-    ----------
-    name : str
-        A word, or two for a subcommand of an earlier one.
-    summary : str
-        For ``--help``: lower case, without a full stop.
-    *arguments : Argument
-        From `argument`.
-    examples : str
-        Lines that stand under "examples:".
-    add_arguments : callable, optional
-        Instead of ``arguments``, if these are slow to list.
+    ``"fetch photos"`` is the subcommand ``photos`` of ``fetch``; ``add_arguments``
+    stands instead of arguments that are slow to list.
     """
 
     def register(do: Do) -> Do:
-        COMMANDS[name] = Command(do, summary, add_arguments or arguments, examples)
+        COMMANDS[name] = Command(do, add_arguments or arguments, examples)
         return do
 
     return register
-
-
-def _port(text: str) -> int:
-    if text.isdigit() and 0 < int(text) < 65536:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no port (1 to 65535)")
 
 
 def _positive(text: str) -> int:
@@ -95,7 +77,6 @@ def _npz(text: str) -> Path:
 
 @command(
     "run",
-    "run notebooks and write the report",
     argument(
         "notebooks",
         nargs="*",
@@ -126,7 +107,9 @@ notebook that has such a parameter. Paths in it start from notebooks/.
 """,
 )
 def do_run(args: argparse.Namespace) -> int:
-    """Run notebooks; print where the report is and the headline numbers."""
+    """Run notebooks and write the report."""
+    from nebula_utils.report.results import read_json
+    from nebula_utils.report.tables import MAIN, tabulate_scores
     from nebula_utils.workflow import pipeline, provenance
 
     logging.getLogger("papermill").setLevel(logging.WARNING)
@@ -141,15 +124,15 @@ def do_run(args: argparse.Namespace) -> int:
         {run.name: run.seconds for run in runs},
         weights,
     )
-    print(f"report: {out / 'runs'} (open the .html files in a browser)")
-    for line in describe_metrics(out / "metrics.json"):
-        print(line)
+    print(f"report: {out / provenance.RUNS} (open the .html files in a browser)")
+    metrics = out / "metrics.json"
+    if metrics.is_file() and (heads := read_json(metrics)["heads"]):
+        print(tabulate_scores(heads).loc[list(MAIN)].to_string())
     return 0
 
 
 @command(
     "fetch",
-    "get a source's images",
     examples="""\
   nebula fetch                        Stellarium's photographs (246 MB, once)
   nebula fetch photos my_pictures     check class folders of your own pictures:
@@ -159,23 +142,25 @@ def do_run(args: argparse.Namespace) -> int:
 """,
 )
 def do_fetch(args: argparse.Namespace) -> int:
-    """Get Stellarium's photographs; print where they are."""
+    """Get a source's images."""
     from nebula_utils.dataset.stellarium import fetch_textures
 
     print(fetch_textures())
     return 0
 
 
-command("fetch stellarium", "Stellarium's photographs (default)")(do_fetch)
+@command("fetch stellarium")
+def do_fetch_stellarium(args: argparse.Namespace) -> int:
+    """Get Stellarium's photographs (default)."""
+    return do_fetch(args)
 
 
 @command(
     "fetch photos",
-    "check a folder of your own pictures",
     argument("folder", type=Path, metavar="DIR"),
 )
 def do_fetch_photos(args: argparse.Namespace) -> int:
-    """Read class folders; print how many pictures of how many nebulae."""
+    """Check a folder of your own pictures."""
     from nebula_utils.dataset.photos import load_photos
 
     manifest = load_photos(args.folder)
@@ -186,9 +171,9 @@ def do_fetch_photos(args: argparse.Namespace) -> int:
     return 0
 
 
-@command("fetch archives", "freely licensed pictures of public observatories")
+@command("fetch archives")
 def do_fetch_archives(args: argparse.Namespace) -> int:
-    """Get the pictures that data/archives.csv lists; print where they are."""
+    """Freely licensed pictures of public observatories."""
     from nebula_utils.dataset.archives import fetch_archives, find_folder
 
     failures = fetch_archives()
@@ -204,9 +189,9 @@ def _add_hips_arguments(parser: argparse.ArgumentParser) -> None:
     hips.add_arguments(parser)
 
 
-@command("fetch hips", "cut-outs from sky surveys", add_arguments=_add_hips_arguments)
+@command("fetch hips", add_arguments=_add_hips_arguments)
 def do_fetch_hips(args: argparse.Namespace) -> int:
-    """Get cut-outs from sky surveys; print how many of what."""
+    """Cut-outs from sky surveys."""
     from nebula_utils.dataset import hips
 
     return int(hips.run(args))
@@ -214,7 +199,6 @@ def do_fetch_hips(args: argparse.Namespace) -> int:
 
 @command(
     "backbone",
-    "get a feature extractor",
     argument(
         "name",
         nargs="?",
@@ -233,7 +217,7 @@ def do_fetch_hips(args: argparse.Namespace) -> int:
 """,
 )
 def do_backbone(args: argparse.Namespace) -> int:
-    """Make a feature extractor available; print its folder, alone."""
+    """Get a feature extractor."""
     from nebula_utils.features import backbone
 
     if args.list:
@@ -246,7 +230,6 @@ def do_backbone(args: argparse.Namespace) -> int:
 
 @command(
     "extract",
-    "compute features of any images",
     argument(
         "images",
         type=Path,
@@ -295,22 +278,15 @@ The file has `features` float32 (n, d), `path` (n,), `backbone` and `preprocessi
 """,
 )
 def do_extract(args: argparse.Namespace) -> int:
-    """Write the features of a folder or manifest; list what was left out."""
+    """Compute features of any images."""
     if not args.images.exists():
         raise SourceError(f"{args.images} does not exist")
     if args.workers and not args.scheduler:  # would silently do nothing
         raise ClusterError("--workers only goes with --scheduler")
     from nebula_utils.features.extraction import extract_to_npz
 
-    unusable = extract_to_npz(
-        args.images,
-        args.out,
-        args.backbone,
-        args.engine,
-        args.scheduler,
-        args.workers,
-        args.store,
-    )
+    how = (args.backbone, args.engine, args.scheduler, args.workers, args.store)
+    unusable = extract_to_npz(args.images, args.out, *how)
     for path, reason in unusable:
         logger.warning("left out: %s: %s", path, reason)
     print(args.out)
@@ -319,8 +295,7 @@ def do_extract(args: argparse.Namespace) -> int:
 
 @command(
     "app",
-    "serve the classifier as a web page on 127.0.0.1",
-    argument("--port", type=_port, default=8866, help="default: %(default)s"),
+    argument("--port", type=_positive, default=8866, help="default: %(default)s"),
     argument(
         "--public",
         action="store_true",
@@ -328,15 +303,11 @@ def do_extract(args: argparse.Namespace) -> int:
     ),
 )
 def do_app(args: argparse.Namespace) -> int:
-    """Serve notebook 06 as a web page; returns when the server ends."""
-    from nebula_utils.classifier.serving import (
-        limit_memory,
-        list_options,
-        make_environment,
-    )
+    """Serve the classifier as a web page on 127.0.0.1."""
+    from nebula_utils.classifier import serving
     from nebula_utils.workflow.pipeline import KERNEL_ENVIRONMENT, find_notebooks
 
-    (notebook,) = find_notebooks(["06_classifier"])
+    (notebook,) = find_notebooks(["06"])
     if not (config.MODEL / "model.json").is_file():
         raise ModelError(
             f"there is no classifier in {config.MODEL}: run `make reproduce` first"
@@ -351,44 +322,8 @@ def do_app(args: argparse.Namespace) -> int:
                 "one with --port"
             ) from None
     logger.info("the page will be at http://127.0.0.1:%d/ (Ctrl-C ends)", args.port)
-    command = [sys.executable, "-m", "voila", str(notebook), f"--port={args.port}"]
+    words = [sys.executable, "-m", "voila", str(notebook), f"--port={args.port}"]
+    variables = KERNEL_ENVIRONMENT | serving.make_environment(args.public)
     os.chdir(config.REPOSITORY)  # where voila.json is
-    limit_memory()
-    os.execve(
-        sys.executable,
-        [*command, *list_options()],
-        {**os.environ, **KERNEL_ENVIRONMENT, **make_environment(args.public)},
-    )
-
-
-def describe_metrics(path: Path) -> list[str]:
-    """Return the headline numbers of a ``metrics.json``, one line a head.
-
-    Parameters
-    ----------
-    path : Path
-        The file; if it is not there, or incomplete, less is said.
-    """
-    try:
-        heads = json.loads(path.read_text("utf-8"))["heads"]
-    except (OSError, ValueError, KeyError):
-        return []
-    lines = []
-    for name in ("plain", "robust"):
-        head = heads.get(name, {})
-        parts = [
-            _format_score("balanced accuracy", head.get("balanced_accuracy")),
-            _format_score("without colour", head.get("grey_balanced_accuracy")),
-            _format_score("flips", (head.get("flip_rate") or {}).get("grey")),
-        ]
-        if any(parts):
-            lines.append(f"{name} head: {', '.join(part for part in parts if part)}")
-    return lines
-
-
-def _format_score(name: str, score: Mapping[str, Any] | None) -> str:
-    if not score:
-        return ""
-    low, high = score.get("low"), score.get("high")
-    interval = "" if None in (low, high) else f" [{low:.3f}, {high:.3f}]"
-    return f"{name} {score['value']:.3f}{interval}"
+    serving.limit_memory()
+    os.execve(words[0], words + serving.list_options(), {**os.environ, **variables})

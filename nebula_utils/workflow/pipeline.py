@@ -1,5 +1,7 @@
-"""Run the notebooks in order through papermill, and only those that need it."""
+"""Check the notebooks' parameters, and run those notebooks that need it, in order."""
 
+import ast
+import difflib
 import logging
 import os
 import sys
@@ -9,15 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jupyter_client import AsyncKernelManager
 
 from nebula_utils import config
 from nebula_utils.errors import PipelineError
 from nebula_utils.files import hold_lock, is_write_error, write_atomic
-from nebula_utils.workflow.parameters import assign_parameters, read_parameters
 from nebula_utils.workflow.provenance import RUNS, Record, make_inputs_key
 
 logger = logging.getLogger(__name__)
+
+Defaults = Mapping[str, Mapping[str, Any]]  # notebook → parameter → default
 
 # Where a notebook writes to; `--out` overrides it.
 OUT_PARAMETER = "REPORTS"
@@ -42,7 +46,7 @@ class Step:
 
     @property
     def name(self) -> str:
-        """The file name without its ending, e.g. ``04_training``."""
+        """The file name without its ending."""
         return self.notebook.stem
 
 
@@ -56,13 +60,9 @@ class Run:
 
 
 def find_notebooks(names: Sequence[str] = ()) -> list[Path]:
-    """Return the named notebooks in the order of their file names.
+    """Return the named notebooks, default all, in the order of their file names.
 
-    Parameters
-    ----------
-    names : sequence of str
-        Each a number (``04``, ``4``), a stem (``04_training``) or a file name; none
-        means all.
+    A name is a number (``04``, ``4``), a stem (``04_training``) or a file name.
 
     Raises
     ------
@@ -93,10 +93,8 @@ def plan_run(
 
     Parameters
     ----------
-    names : sequence of str
-        See `find_notebooks`.
-    parameters : mapping, optional
-        Parameter name → value as typed; goes to each chosen notebook that has it.
+    names, parameters
+        See `find_notebooks` and `assign_parameters`.
     out : Path, optional
         Folder for everything that is written, instead of ``reports/``.
 
@@ -108,7 +106,7 @@ def plan_run(
     chosen = find_notebooks(names)
     known = {path.stem: read_parameters(path) for path in find_notebooks()}
     defaults = {path.stem: known.pop(path.stem) for path in chosen}
-    assigned = assign_parameters(parameters or {}, defaults, others=known)
+    assigned = assign_parameters(parameters or {}, defaults, known)
     if out is not None:
         for name in defaults:
             if OUT_PARAMETER in defaults[name]:
@@ -117,6 +115,58 @@ def plan_run(
         Step(path, assigned[path.stem], defaults[path.stem] | assigned[path.stem])
         for path in chosen
     ]
+
+
+def read_parameters(notebook: Path) -> dict[str, Any]:
+    """Return the defaults in a notebook's cell tagged ``parameters``, in order.
+
+    Raises
+    ------
+    PipelineError
+        If the file is no notebook, or the cell holds more than literals: papermill
+        always runs it before the new values, so it must do nothing.
+    """
+    import nbformat  # slow: not for every command
+
+    try:
+        cells = nbformat.read(notebook, as_version=4).cells
+    except (OSError, ValueError, nbformat.ValidationError) as error:
+        raise PipelineError(
+            f"{notebook} can't be read as a notebook: {error}"
+        ) from None
+    for cell in cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            return _evaluate_assignments(cell.source, notebook)
+    return {}
+
+
+def assign_parameters(
+    given: Mapping[str, str], selected: Defaults, others: Defaults
+) -> dict[str, dict[str, Any]]:
+    """Sort new values to the notebooks that have such a parameter, and check them.
+
+    Parameters
+    ----------
+    given : mapping
+        Parameter name → value as typed: a YAML or JSON literal.
+    selected, others : mapping
+        Notebooks that will run, and the others (for a better message).
+
+    Raises
+    ------
+    PipelineError
+        If no selected notebook has such a parameter, or a value is of another type
+        than the default.
+    """
+    assigned: dict[str, dict[str, Any]] = {name: {} for name in selected}
+    for name, text in given.items():
+        owners = [notebook for notebook in selected if name in selected[notebook]]
+        if not owners:
+            raise PipelineError(_explain_unknown(name, selected, others))
+        for notebook in owners:
+            default = selected[notebook][name]
+            assigned[notebook][name] = _parse_value(name, text, default)
+    return assigned
 
 
 def run_steps(
@@ -129,8 +179,6 @@ def run_steps(
 
     Parameters
     ----------
-    steps : sequence of Step
-        From `plan_run`.
     out : Path
         Executed copies and HTML go to its folder ``runs``.
     weights : mapping, optional
@@ -158,11 +206,9 @@ def run_steps(
             key = make_inputs_key(step.notebook, step.parameters, weights or {}, record)
             executed = out / RUNS / f"{step.name}.ipynb"
             skipped = not force and record.is_current(step.name, key)
-            where = f"[{number}/{len(steps)}] {step.name}"
-            if skipped:
-                logger.info("%s: nothing changed, kept", where)
-            else:
-                logger.info("%s: running", where)
+            state = "nothing changed, kept" if skipped else "running"
+            logger.info("[%d/%d] %s: %s", number, len(steps), step.name, state)
+            if not skipped:
                 with record.follow(step.name, key):
                     _execute(step, executed)
                 exports.append(exporter.submit(export_html, executed))
@@ -234,4 +280,64 @@ def _explain_failure(step: Step, failure: Any, executed: Path) -> str:
         f"    {lines[0] if lines else ''}\n"
         f"{failure.ename}: {message}\n"
         f"The executed copy with the whole traceback: {executed}"
+    )
+
+
+def _evaluate_assignments(source: str, notebook: Path) -> dict[str, Any]:
+    defaults: dict[str, Any] = {}
+    try:
+        for statement in ast.parse(source).body:
+            match statement:
+                case (
+                    ast.Assign(targets=[ast.Name(id=name)], value=value)
+                    | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+                ):
+                    defaults[name] = ast.literal_eval(value)
+                case ast.Expr(value=ast.Constant()):
+                    pass  # a docstring
+                case _:
+                    raise ValueError(f"line {statement.lineno} does something else")
+    except (SyntaxError, ValueError) as error:
+        raise PipelineError(
+            f"{notebook.stem}: its parameters cell may only assign literals to "
+            f"names, such as SEED = 0 ({error})"
+        ) from None
+    return defaults
+
+
+def _explain_unknown(name: str, selected: Defaults, others: Defaults) -> str:
+    elsewhere = [notebook for notebook in others if name in others[notebook]]
+    if elsewhere:
+        return (
+            f"{name} is a parameter of {', '.join(elsewhere)}, which is not among the "
+            f"notebooks to run ({', '.join(selected)})"
+        )
+    known = {known.lower(): known for each in selected.values() for known in each}
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    if near:
+        return f"unknown parameter {name}: did you mean {known[near[0]]}?"
+    there = ", ".join(sorted(known.values())) or "none"
+    return f"unknown parameter {name}: there are {there}"
+
+
+def _parse_value(name: str, text: str, default: Any) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    if default is None:
+        return value
+    if isinstance(default, str):
+        # 224, yes and 2024-01-01 are good strings, whatever YAML takes them for.
+        return value if isinstance(value, str) else text
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    items = {type(item) for item in default} if isinstance(default, list) else set()
+    if type(value) is type(default) and (
+        not items or all(type(item) in items for item in value)
+    ):
+        return value
+    shown = yaml.safe_dump(default, default_flow_style=True).split("\n")[0]
+    raise PipelineError(
+        f"parameter {name}: {text!r} won't do, a value like {shown} is expected"
     )

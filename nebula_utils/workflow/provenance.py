@@ -30,17 +30,14 @@ RUNS = "runs"  # folder of executed copies, in that of the results
 class Record:
     """What earlier runs into one folder left behind.
 
-    Attributes
-    ----------
-    notebooks : dict
-        Notebook name → ``key`` of its inputs, ``outputs`` that it wrote (paths
-        relative to the folder), ``seconds`` it took.
-    files : dict
-        Relative path → SHA-256 of each output as the last notebook left it.
+    Of each notebook the ``key`` of its inputs, ``outputs`` that it wrote (paths
+    relative to the folder) and ``seconds`` it took; and of each output its SHA-256 as
+    the last notebook left it (``files``).
     """
 
     def __init__(self, out: Path) -> None:
         self.out = out
+        self._path = out / RUNS / "record.json"
         self.notebooks: dict[str, dict[str, Any]] = {}
         self.files: dict[str, str] = {}
         # Without a readable record nothing is known, so everything runs.
@@ -49,36 +46,21 @@ class Record:
             self.notebooks, self.files = stored["notebooks"], stored["files"]
 
     def is_current(self, name: str, key: str) -> bool:
-        """Tell whether a notebook's results are there, untouched, from these inputs.
-
-        Parameters
-        ----------
-        name : str
-            The notebook.
-        key : str
-            Of its inputs now, from `make_inputs_key`.
-        """
+        """Tell whether a notebook's results are there, untouched, from these inputs."""
         entry = self.notebooks.get(name)
         if entry is None or entry.get("key") != key:
             return False
         copies = [self.out / RUNS / f"{name}{end}" for end in (".ipynb", ".html")]
         # A file that a later notebook took away is no longer in `files`.
         written = [path for path in entry["outputs"] if path in self.files]
-        return all(copy.is_file() for copy in copies) and all(
-            (self.out / path).is_file()
-            and compute_sha256(self.out / path) == self.files[path]
-            for path in written
+        there = [*copies, *(self.out / path for path in written)]
+        return all(path.is_file() for path in there) and all(
+            compute_sha256(self.out / path) == self.files[path] for path in written
         )
 
     @contextlib.contextmanager
     def follow(self, name: str, key: str) -> Iterator[None]:
-        """Note what a notebook writes meanwhile, once it has ended well.
-
-        Parameters
-        ----------
-        name, key
-            As for `is_current`.
-        """
+        """Note what a notebook writes meanwhile, once it has ended well."""
         # An interrupted or failed notebook must not pass for a finished one.
         if self.notebooks.pop(name, None) is not None:
             self._save()
@@ -100,14 +82,9 @@ class Record:
             if path.is_file() and path.relative_to(self.out).parts[0] != RUNS
         }
 
-    @property
-    def _path(self) -> Path:
-        return self.out / RUNS / "record.json"
-
     def _save(self) -> None:
         stored = seal({"notebooks": self.notebooks, "files": self.files})
-        with write_atomic(self._path) as temporary:
-            temporary.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+        _write_json(self._path, stored)
 
 
 def make_inputs_key(
@@ -118,16 +95,9 @@ def make_inputs_key(
 ) -> str:
     """Return a digest of all that a notebook's results depend on.
 
-    Parameters
-    ----------
-    notebook : Path
-        Its cells' text counts, stored outputs do not.
-    parameters : mapping
-        As used; the files of a folder that one names count too.
-    weights : mapping
-        Backbone name → SHA-256 of its weights.
-    record : Record
-        The inputs of the notebooks before this one are inputs of this one.
+    That is the text of its cells, its parameters and the files of a folder that one
+    names, the package's code, data and weights (their SHA-256 by backbone), and the
+    inputs of the notebooks before it.
     """
     import nbformat
 
@@ -183,12 +153,11 @@ def describe_git(repository: Path = config.REPOSITORY) -> dict[str, Any]:
 def _git(repository: Path, *words: str) -> str | None:
     command = ["git", "-C", str(repository), *words]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=60
-        )
+        return subprocess.check_output(
+            command, text=True, timeout=60, stderr=subprocess.DEVNULL
+        ).strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
 
 
 def hash_weights(parameters: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -218,17 +187,10 @@ def write_provenance(
     ----------
     out : Path
         The folder of results, usually ``reports/``.
-    parameters : mapping
-        Notebook name → its parameters as they were used.
-    wall_seconds : mapping
-        Notebook name → wall time of its last execution, in seconds.
+    parameters, wall_seconds : mapping
+        Notebook name → its parameters as used, and its last execution's time in s.
     weights : mapping
         Backbone name → SHA-256 of its weights.
-
-    Raises
-    ------
-    CacheError
-        If the folder can't be written.
     """
     path = out / "provenance.json"
     earlier: dict[str, Any] = {}
@@ -263,6 +225,10 @@ def write_provenance(
         },
         "wall_seconds": told | seconds,
     }
+    _write_json(path, content)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
     with write_atomic(path) as temporary:
-        text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
         temporary.write_text(text + "\n", encoding="utf-8")

@@ -82,20 +82,6 @@ def test_app_without_a_model_says_what_to_do(monkeypatch, capsys, tmp_path):
     assert "make reproduce" in capsys.readouterr().err
 
 
-def test_headline_numbers(tmp_path):
-    """With their intervals; an incomplete file says less."""
-    score = {"value": 0.71, "low": 0.66, "high": 0.76}
-    heads = {"robust": {"balanced_accuracy": score, "flip_rate": {"grey": score}}}
-    path = tmp_path / "metrics.json"
-    path.write_text(json.dumps({"heads": heads}))
-    assert commands.describe_metrics(path) == [
-        "robust head: balanced accuracy 0.710 [0.660, 0.760], "
-        "flips 0.710 [0.660, 0.760]"
-    ]
-    path.write_text("{")
-    assert commands.describe_metrics(path) == []
-
-
 def test_run_writes_provenance_and_prints_the_report(
     monkeypatch, fake_module, capsys, tmp_path
 ):
@@ -111,10 +97,15 @@ def test_run_writes_provenance_and_prints_the_report(
         resolve_backbone=lambda name: tmp_path / name,
         compute_weights_sha256=lambda folder: f"hash of {folder.name}",
     )
+    score = {"value": 0.71, "low": 0.66, "high": 0.76, "n_nebulae": 9}
+    heads = {"robust": {"balanced_accuracy": score}}
+    (tmp_path / "metrics.json").write_text(json.dumps({"heads": heads}))
     earlier = {"parameters": {"04_y": {"K": 5}}, "wall_seconds": {"04_y": 2.0}}
     (tmp_path / "provenance.json").write_text(json.dumps(earlier))
     assert cli.main(["run", "--out", str(tmp_path)]) == 0
-    assert f"report: {tmp_path / 'runs'}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"report: {tmp_path / 'runs'}" in shown
+    assert "0.71 [0.66, 0.76]" in shown
     written = json.loads((tmp_path / "provenance.json").read_text("utf-8"))
     assert written["wall_seconds"] == {"04_y": 2.0, "05_x": 1.25}
     assert written["parameters"]["04_y"] == {"K": 5}

@@ -15,7 +15,7 @@ from nebula_utils import config
 from nebula_utils.config import OTHER
 from nebula_utils.errors import PipelineError
 from nebula_utils.workflow import pipeline
-from nebula_utils.workflow.parameters import read_parameters
+from nebula_utils.workflow.pipeline import read_parameters
 
 NOTEBOOKS = sorted(config.NOTEBOOKS.glob("[0-9]*.ipynb"))
 MAX_BYTES = 1_500_000

@@ -4,7 +4,7 @@ import nbformat
 import pytest
 
 from nebula_utils.errors import PipelineError
-from nebula_utils.workflow.parameters import assign_parameters, read_parameters
+from nebula_utils.workflow.pipeline import assign_parameters, read_parameters
 
 DEFAULTS = {
     "CLASSES": ["dark", "emission"],
@@ -17,7 +17,7 @@ DEFAULTS = {
 
 
 def _assign(**given):
-    return assign_parameters(given, {"04_training": DEFAULTS})["04_training"]
+    return assign_parameters(given, {"04_training": DEFAULTS}, {})["04_training"]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_parameter_of_an_unselected_notebook_is_explained():
 def test_a_value_goes_to_every_notebook_that_has_it():
     """And to no other."""
     selected = {"01_a": {"SEED": 0}, "02_b": {"SEED": 0, "K": 1}, "03_c": {"K": 2}}
-    assigned = assign_parameters({"SEED": "4"}, selected)
+    assigned = assign_parameters({"SEED": "4"}, selected, {})
     assert assigned == {"01_a": {"SEED": 4}, "02_b": {"SEED": 4}, "03_c": {}}
 
 
