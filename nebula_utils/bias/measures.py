@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from nebula_utils.bias.evidence import measure_share, pad_border
+from nebula_utils.catalogue.frame import read_outlines
 from nebula_utils.catalogue.table import Nebula, find
 from nebula_utils.counterfactuals.flips import find_flips
 from nebula_utils.features.views import Preprocessing
@@ -132,9 +133,10 @@ def make_mask(
     corners = _read_corners(path.parent).get(path.name)
     if corners is None:
         return None, ""
-    outline = _read_outlines(path.parent).get(row["nebula"])
-    shape = "outline"
-    if outline is None:
+    outlines = read_outlines(path.parent / "outlines.dat").get(row["nebula"], [])
+    if outlines:
+        outline, shape = outlines[-1], "outline"
+    else:
         nebula = find(row["nebula"])
         if nebula is None or nebula.size_arcmin is None:
             return None, ""
@@ -194,25 +196,4 @@ def _read_corners(folder: Path) -> dict[str, np.ndarray]:
                     corners[:, 0] > 180, corners[:, 0] - 360, corners[:, 0]
                 )
             found[name] = corners
-    return found
-
-
-@lru_cache(maxsize=2)
-def _read_outlines(folder: Path) -> dict[str, np.ndarray]:
-    """Read Stellarium's outlines, (n, 2) in degrees, by the catalogue's names."""
-    file = folder / "outlines.dat"
-    if not file.is_file():
-        return {}
-    found: dict[str, np.ndarray] = {}
-    name = ""
-    points: list[tuple[float, float]] = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#") or not line.strip():
-            continue
-        hours, degrees, word, *rest = line.split(maxsplit=3)
-        if word == "start":
-            name, points = (rest[0].strip() if rest else ""), []
-        points.append((15 * float(hours), float(degrees)))
-        if word == "end" and (nebula := find(name)) is not None:
-            found[nebula.name] = np.array(points)
     return found

@@ -4,13 +4,14 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nebula_utils.catalogue.table import Nebula, match_position
+from nebula_utils.catalogue.table import Nebula, find, match_position
 from nebula_utils.errors import NebulaError
 from nebula_utils.files import write_atomic
 from nebula_utils.images.reading import decode
@@ -231,25 +232,30 @@ def list_nebulae(place: Place) -> list[InFrame]:
     return sorted(found, key=lambda one: (-one.diameter_px, one.name))
 
 
-def read_outlines(path: Path) -> dict[str, "SkyCoord"]:
-    """Read Stellarium's ``outlines.dat``: the drawn outline of each nebula, by name."""
-    from astropy import units
-    from astropy.coordinates import SkyCoord
+@lru_cache(maxsize=2)
+def read_outlines(path: Path) -> dict[str, list[NDArray[np.float64]]]:
+    """Read Stellarium's ``outlines.dat``; there is none in a file that is missing.
 
-    outlines: dict[str, list[tuple[float, float]]] = {}
+    Returns
+    -------
+    dict of str to list of ndarray of shape (n, 2)
+        The drawn outlines of each nebula of the catalogue: right ascension and
+        declination, degrees.
+    """
+    outlines: dict[str, list[NDArray[np.float64]]] = {}
+    points: list[tuple[float, float]] = []
     name = ""
-    for line in path.read_text("utf-8", errors="replace").splitlines():
-        ra, dec, what, *words = line.split() or ["#", "", ""]
-        if ra.startswith("#"):
+    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
+        if line.startswith("#") or not line.strip():
             continue
+        hours, degrees, what, *rest = line.split(maxsplit=3)
         if what == "start":
-            name = " ".join(words)
-        outlines.setdefault(name, []).append((float(ra) * 15, float(dec)))
-    return {
-        name: SkyCoord(np.array(points) * units.deg)
-        for name, points in outlines.items()
-        if len(points) > 2
-    }
+            name, points = "".join(rest).strip(), []
+        points.append((15 * float(hours), float(degrees)))
+        nebula = find(name) if what == "end" else None
+        if nebula is not None:
+            outlines.setdefault(nebula.name, []).append(np.array(points))
+    return outlines
 
 
 def annotate(
@@ -257,29 +263,28 @@ def annotate(
     image: NDArray[np.uint8],
     place: Place,
     found: list[InFrame],
-    outlines: Mapping[str, "SkyCoord"],
+    outlines: Mapping[str, list[NDArray[np.float64]]],
 ) -> None:
-    """Write a picture with names and outlines; circles where there is no outline.
+    """Write a picture (h, w, 3), uint8, with names and outlines, or else circles.
 
-    Red where the picture's class is not the catalogue's, else yellow.
-
-    The picture is (h, w, 3), uint8; `outlines` are from `read_outlines`.
+    Red where the picture's class is not the catalogue's, else yellow; outlines are
+    from `read_outlines`.
     """
+    from astropy.coordinates import SkyCoord
     from PIL import Image, ImageDraw, ImageFont
 
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
     side = min(picture.size)
     width, font = max(1, side // 500), ImageFont.load_default(max(11, side // 50))
-    known = {_squeeze(name): outline for name, outline in outlines.items()}
     for one in found:
         colour = (255, 90, 70) if one.agrees is False else (255, 220, 90)
-        names = (_squeeze(name) for name in (one.name, *one.aliases))
-        outline = next((known[name] for name in names if name in known), None)
-        if outline is not None:
-            points = [tuple(point) for point in place.find_pixels(outline)]
+        drawn = outlines.get(one.name, [])
+        for outline in drawn:
+            sky = SkyCoord(outline, unit="deg")
+            points = [tuple(point) for point in place.find_pixels(sky)]
             draw.line(points + points[:1], colour, width)
-        else:
+        if not drawn:
             radius = max(one.diameter_px / 2, 4 * width)
             draw.circle((one.x, one.y), radius, outline=colour, width=width)
         draw.text((one.x, one.y), one.name, colour, font, anchor="mm", stroke_width=1,
@@ -369,10 +374,6 @@ def _measure_scale(place: Place, middle: "SkyCoord") -> float:
     height, width = place.shape
     other = np.array([[(width - 1) / 2 + 10, (height - 1) / 2]])
     return float(10 / middle.separation(place.find_sky(other)[0]).arcmin)
-
-
-def _squeeze(name: str) -> str:
-    return name.replace(" ", "").casefold()
 
 
 def _make_wcs(header: Mapping[str, Any]) -> "WCS | None":

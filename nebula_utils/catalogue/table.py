@@ -28,6 +28,7 @@ from nebula_utils.errors import CatalogueError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from astropy.coordinates import SkyCoord
 
 COLUMNS = (
     "name",
@@ -313,11 +314,11 @@ def match_position(
     """
     if not (math.isfinite(ra_deg) and abs(dec_deg) <= 90 and radius_arcmin >= 0):
         raise ValueError(f"no place in the sky: {ra_deg}, {dec_deg}, {radius_arcmin}")
-    nebulae, points = _nebulae(), _points()
-    # The chord between two points of the unit sphere tells their angle.
-    chord = np.linalg.norm(points - _unit_vectors([ra_deg], [dec_deg]), axis=1)
-    arcmin = np.degrees(2 * np.arcsin(np.clip(chord / 2, 0, 1))) * 60
+    from astropy.coordinates import SkyCoord
+
+    arcmin = SkyCoord(ra_deg, dec_deg, unit="deg").separation(_places()).arcmin
     near = np.flatnonzero(arcmin <= radius_arcmin)
+    nebulae = _nebulae()
     return [(nebulae[i], float(arcmin[i])) for i in near[np.argsort(arcmin[near])]]
 
 
@@ -433,13 +434,8 @@ def _spellings() -> dict[str, str]:
 
 
 @lru_cache(maxsize=1)
-def _points() -> np.ndarray:
+def _places() -> "SkyCoord":
+    from astropy.coordinates import SkyCoord
+
     places = [(nebula.ra_deg, nebula.dec_deg) for nebula in _nebulae()]
-    return _unit_vectors(*zip(*places, strict=True))
-
-
-def _unit_vectors(ra_deg: Any, dec_deg: Any) -> np.ndarray:
-    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
-    return np.stack(
-        [np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], 1
-    )
+    return SkyCoord(places, unit="deg")

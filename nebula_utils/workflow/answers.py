@@ -244,8 +244,7 @@ def do_frame(args: argparse.Namespace) -> int:
         frame.write_votable(args.votable, found)
     if args.annotate:
         textures = find_textures()
-        drawn = textures / "outlines.dat" if textures else None
-        outlines = frame.read_outlines(drawn) if drawn and drawn.is_file() else {}
+        outlines = frame.read_outlines(textures / "outlines.dat") if textures else {}
         frame.annotate(args.annotate, decoded.image, place, found, outlines)
     if args.json:
         print(to_json(frame.as_dict(args.picture, place, found)))

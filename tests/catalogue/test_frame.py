@@ -166,7 +166,7 @@ def test_outputs(tmp_path):
         "05.58 -05.5 end\n"
     )
     outlines = frame.read_outlines(tmp_path / "outlines.dat")
-    assert outlines["M 42"].ra.deg[0] == pytest.approx(83.7)
+    assert outlines["NGC 1976"][0][0] == pytest.approx([83.7, -5.3])
     for known in ({}, outlines):
         frame.annotate(tmp_path / "a.png", decoded.image, place, found, known)
         drawn = read_image(tmp_path / "a.png")
