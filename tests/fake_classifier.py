@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from nebula_utils.classifier.classifier import Classifier
-from nebula_utils.classifier.result import Certainty
+from nebula_utils.classifier.classifier import Certainty, Classifier
 from nebula_utils.config import CLASS_NAMES
 from nebula_utils.features.views import View
 from nebula_utils.training.heads import make_linear_head

@@ -1,4 +1,4 @@
-"""The exported classifier: from the bytes of a picture to a result, and nothing else.
+"""The exported classifier: from the bytes of a picture to a result.
 
 Loading needs neither TensorFlow nor pandas nor scikit-learn, so that `nebula classify`
 answers in about half a second; `export` writes what is read here.
@@ -8,12 +8,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nebula_utils.bias import evidence
-from nebula_utils.classifier.result import Certainty, Neighbour, Result
 from nebula_utils.config import MODEL, OTHER
 from nebula_utils.counterfactuals import colour
 from nebula_utils.counterfactuals.flips import Change, Predict
@@ -22,6 +21,7 @@ from nebula_utils.features.backbone import Backbone, load_lite
 from nebula_utils.features.views import Preprocessing, View, apply_first
 from nebula_utils.files import DAMAGED, compute_sha256, unseal
 from nebula_utils.images import reading
+from nebula_utils.images.scientific import Decoded
 from nebula_utils.training.heads import FORMAT_VERSION, Head, load_head
 
 BATCH = 6  # views in a forward pass: crops come in sixes, and a shape costs 30 MB
@@ -31,45 +31,115 @@ SAME_VIEW = 2e-3  # of 1, a difference that only rounding makes
 SAME_PICTURE = 0.96  # similarity from which on two are one; others reach 0.94
 
 
-@dataclass(frozen=True)
-class Classifier:
-    """A head, a backbone, and how a picture is put to them.
+class Neighbour(NamedTuple):
+    """A training picture that the network finds similar: what it shows, and whose."""
+
+    nebula: str
+    label: str
+    credit: str
+    licence: str
+    similarity: float  # cosine of the two centred embeddings, in [-1, 1]
+    thumbnail: np.ndarray | None  # uint8 (96, 96, 3), where its licence allows it
+
+
+class Certainty(NamedTuple):
+    """When an answer counts as sure, and what that was worth where it was measured.
 
     Attributes
     ----------
-    head : Head
-        Calibrated.
-    backbone : Backbone
-        Feature extractor.
-    views : tuple of View
-        Test-time views, the same for every answer.
-    counterfactuals : tuple of str
-        Colour interventions that are answered too; "grey" is among them.
-    set_threshold : float
-        A class is in the prediction set if its probability reaches this.
-    certainty : Certainty
-        When an answer is sure.
-    neighbours, examples : dict of str to ndarray
-        Training embeddings with what they show, and pictures to try, as exported.
-    about : dict
-        ``model.json``.
-    trim : bool
-        Whether a dark border is cut off first (`reading.trim_border`).
-    folder : Path, optional
-        Where it was loaded from, and thumbnails are.
+    threshold : float
+        Least probability of a sure answer.
+    coverage, accuracy : float
+        Share of the pictures that were answered so, and of these the share that was
+        answered rightly; in [0, 1].
+    measured_on : str
+        Which pictures, e.g. "pictures by other photographers".
     """
+
+    threshold: float
+    coverage: float
+    accuracy: float
+    measured_on: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the classifier says about one picture.
+
+    Attributes
+    ----------
+    path : str
+        Name that was given for the picture.
+    label : str
+        The most probable class.
+    probabilities : dict of str to float
+        Calibrated, over every class of the model; they sum to 1.
+    confident : bool
+        Whether the probability of ``label`` reaches `Certainty.threshold`.
+    candidates : tuple of str
+        The classes that can't be excluded (conformal prediction set, never empty),
+        most probable first.
+    nebula : float or None
+        1 - P(other), in [0, 1]; None where the model has no class ``other``.
+    grey_label : str
+        The answer to the same picture without its colour.
+    stability : float
+        Mean over the colour counterfactuals of P(label) there over P(label) here, at
+        most 1; 1 means that no change of colour makes the answer weaker.
+    counterfactuals : dict of str to dict of str to float
+        The probabilities after each colour intervention, of the same views.
+    is_grey : bool
+        Whether the picture has no colour that could have decided.
+    neighbours : tuple of Neighbour
+        The most similar training pictures; the picture itself is none.
+    was_trained_on : bool
+        Whether the picture, or one nearly like it, is a training picture.
+    notes : tuple of str
+        What was done to decode the file, e.g. a stretch of linear data.
+    decoded : Decoded, optional
+        The file's header and place on the sky, as far as it knows them.
+    picture : ndarray of shape (h, w, 3), uint8
+        As decoded: its shorter side is below 1024 px.
+    """
+
+    path: str
+    label: str
+    probabilities: dict[str, float]
+    confident: bool
+    nebula: float | None
+    grey_label: str
+    stability: float
+    candidates: tuple[str, ...] = ()
+    counterfactuals: dict[str, dict[str, float]] = field(default_factory=dict)
+    is_grey: bool = False
+    neighbours: tuple[Neighbour, ...] = ()
+    was_trained_on: bool = False
+    notes: tuple[str, ...] = ()
+    decoded: Decoded | None = None
+    picture: np.ndarray | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what ``nebula classify --json`` prints."""
+        names = "path label probabilities confident candidates nebula grey_label"
+        found = {name: getattr(self, name) for name in (*names.split(), "stability")}
+        return found | {"candidates": list(self.candidates)}
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A calibrated head, a backbone, and how a picture is put to them."""
 
     head: Head
     backbone: Backbone
-    views: tuple[View, ...]
-    counterfactuals: tuple[str, ...]
-    set_threshold: float
+    views: tuple[View, ...]  # test-time views, the same for every answer
+    counterfactuals: tuple[str, ...]  # of colour, answered too; "grey" is among them
+    set_threshold: float  # least probability of a class in the prediction set
     certainty: Certainty
-    neighbours: dict[str, np.ndarray] = field(default_factory=dict)
-    examples: dict[str, np.ndarray] = field(default_factory=dict)
-    about: dict[str, Any] = field(default_factory=dict)
-    trim: bool = False
-    folder: Path | None = None
+    neighbours: dict[str, np.ndarray] = field(default_factory=dict)  # as exported
+    examples: dict[str, np.ndarray] = field(default_factory=dict)  # pictures to try
+    about: dict[str, Any] = field(default_factory=dict)  # model.json
+    trim: bool = False  # whether a dark border is cut off (`reading.trim_border`)
+    folder: Path | None = None  # where it was loaded from, and thumbnails are
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -107,12 +177,7 @@ class Classifier:
         return replace(answer, notes=found.notes, decoded=found)
 
     def make_predictor(self, image: np.ndarray) -> Predict:
-        """Get ready to answer a picture under many changes of its colours.
-
-        Parameters
-        ----------
-        image : ndarray of shape (h, w, 3), uint8
-            A result's ``picture``.
+        """Get ready to answer a result's picture under many changes of its colours.
 
         Returns
         -------
@@ -162,12 +227,7 @@ class Classifier:
         return dict(zip(names, map(reading.to_uint8, made), strict=True))
 
     def map_evidence(self, image: np.ndarray) -> np.ndarray:
-        """Return what each place of a picture says for each class.
-
-        Parameters
-        ----------
-        image : ndarray of shape (h, w, 3), uint8
-            A result's ``picture``.
+        """Return what each place of a result's picture says for each class.
 
         Returns
         -------
@@ -191,7 +251,7 @@ class Classifier:
         tiles = evidence.cut_tiles(seen, max(view.size for view in self.views))
         colours = list({view.colour: view for view in self.views}.values())
         batch = [_recolour(tile, view) for view in colours for tile in tiles.pictures]
-        X, maps = self._embed_with_maps(batch)
+        X, maps = self._run(batch)
         if maps is None:
             raise ModelError("this classifier's network has no feature map")
         weights = self.head.weigh_classes(X.mean(0))
@@ -230,27 +290,25 @@ class Classifier:
         )
 
     def _embed(self, batch: list[np.ndarray]) -> np.ndarray:
-        return self._embed_with_maps(batch)[0]
-
-    def _embed_with_maps(
-        self, batch: list[np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Embed views, in batches of one shape for each size of view."""
         X = np.empty((len(batch), self.backbone.n_features), np.float32)
-        maps: list[np.ndarray] = []
         sizes = np.array([len(view) for view in batch])
         for size in dict.fromkeys(sizes):
             rows = np.flatnonzero(sizes == size)
-            for first in range(0, len(rows), BATCH):
-                some = rows[first : first + BATCH]
-                given = np.zeros((BATCH, size, size, 3), np.float32)
-                given[: len(some)] = [batch[i] for i in some]
-                found, found_maps = self.backbone.embed_with_map(given)
-                X[some] = found[: len(some)]
-                if found_maps is not None:
-                    maps.extend(found_maps[: len(some)])
-        alike = maps and len(np.unique(sizes)) == 1
-        return X, np.stack(maps) if alike else None
+            X[rows] = self._run([batch[i] for i in rows])[0]
+        return X
+
+    def _run(self, views: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Embed views of one size, and return their feature maps if there are any."""
+        found = []
+        for first in range(0, len(views), BATCH):
+            some = views[first : first + BATCH]
+            given = np.zeros((BATCH, *some[0].shape), np.float32)
+            given[: len(some)] = some
+            X, maps = self.backbone.embed_with_map(given)
+            found.append((X[: len(some)], None if maps is None else maps[: len(some)]))
+        X, maps = zip(*found, strict=True)
+        return np.concatenate(X), None if maps[0] is None else np.concatenate(maps)
 
     def _name(self, proba: np.ndarray) -> dict[str, float]:
         return {
@@ -269,7 +327,11 @@ class Classifier:
         is_same = bool(similarity[order[0]] >= SAME_PICTURE)
         is_other = (similarity < SAME_PICTURE) & (stored["nebula"] != nebula)
         nearest = order[is_other[order]][:N_NEIGHBOURS]
-        thumbnails = self._read_thumbnails(nearest)
+        if (thumbnails := stored.get("thumbnails")) is None:
+            assert self.folder is not None
+            # Not kept: they are most of what a waiting page would hold in memory.
+            file = self.folder / PICTURES[0]
+            thumbnails = _load_arrays(file, ("thumbnails",))["thumbnails"]
         return tuple(
             Neighbour(
                 str(stored["nebula"][i]),
@@ -277,40 +339,21 @@ class Classifier:
                 str(stored["credit"][i]),
                 str(stored["licence"][i]),
                 _round(similarity[i]),
-                thumbnail if stored["may_show"][i] else None,
+                thumbnails[i].copy() if stored["may_show"][i] else None,
             )
-            for i, thumbnail in zip(nearest, thumbnails, strict=True)
+            for i in nearest
         ), is_same
-
-    def _read_thumbnails(self, rows: np.ndarray) -> np.ndarray:
-        if "thumbnails" in self.neighbours:
-            return self.neighbours["thumbnails"][rows]
-        assert self.folder is not None
-        # Not kept: they are most of what a waiting page would hold in memory.
-        return _load_arrays(self.folder / PICTURES[0], ("thumbnails",))["thumbnails"][
-            rows
-        ]
 
 
 def load_classifier(folder: Path = MODEL, with_pictures: bool = True) -> Classifier:
-    """Load an exported classifier.
+    """Load what `export.export_classifier` writes, with or without pictures.
 
-    Parameters
-    ----------
-    folder : Path
-        As `export.export_classifier` writes it.
-    with_pictures : bool
-        Whether the similar training pictures and those to try are loaded too; without
-        them it starts quicker.
-
-    Returns
-    -------
-    Classifier
+    Those are the similar training pictures and those to try.
 
     Raises
     ------
     ModelError
-        If there is none, it is damaged, or of another version.
+        If there is no classifier, it is damaged, or of another version.
     """
     folder = Path(folder)
     about = _read_about(folder)

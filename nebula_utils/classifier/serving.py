@@ -35,13 +35,7 @@ class LimitedKernelManager(AsyncMappingKernelManager):
         self.log.addFilter(_tells_something)
 
     async def start_kernel(self, **kwargs: Any) -> str:  # type: ignore[override]
-        """Start a process for a visitor.
-
-        Raises
-        ------
-        HTTPError
-            503, if there are as many visitors as may be.
-        """
+        """Start a process for a visitor; 503 if there are as many as may be."""
         if len(self) >= self.max_kernels:
             raise HTTPError(503, "Too many visitors: try again in a few minutes")
         return str(await super().start_kernel(**kwargs))

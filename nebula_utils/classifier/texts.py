@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from nebula_utils.catalogue.designations import canonical
 from nebula_utils.catalogue.table import Nebula, find, suggest
-from nebula_utils.classifier.result import Certainty, Result
+from nebula_utils.classifier.classifier import Certainty, Result
 from nebula_utils.config import OTHER
+from nebula_utils.counterfactuals.flips import Shift
 
 NOUNS = {
     "dark": "a dark nebula",
@@ -39,8 +40,10 @@ COUNTERFACTUAL_LABELS = {
     "as_is": "as it is",
     "grey": "without colour",
     "saturated": "stronger colours",
+    "red": "in red",
+    "blue": "in blue",
+    "gold": "in gold",
     "swapped": "red and blue swapped",
-    "hue180": "hues reversed",
 }
 
 FRAGILE = 0.7  # a stability below is worth a word
@@ -111,16 +114,21 @@ def format_share(share: float) -> str:
     return "under 1 %" if share < 0.01 else f"{100 * share:.0f} %"
 
 
-def describe_counterfactual(name: str) -> str:
-    """Return the name of a colour counterfactual as the strip shows it."""
-    return COUNTERFACTUAL_LABELS.get(name, f"in {name}")
+def describe_shift(shift: Shift) -> str:
+    """Put a change of colour that flips an answer into words."""
+    if shift.palette != "natural":
+        return f"palette {shift.palette}"
+    if shift.hue:
+        return f"hues turned by {shift.hue:+.0f}°"
+    if shift.saturation == 0:
+        return "without colour"
+    return f"saturation at {100 * shift.saturation:.0f} %"
 
 
 def look_up(name: str, result: Result | None = None) -> str:
     """Say what the catalogue knows of an object, and whether the classifier agrees.
 
-    The text repeats the name as the user typed it, so it needs escaping in HTML; it is
-    "" for an empty name.
+    The text, "" for no name, repeats the name as typed: it needs escaping in HTML.
     """
     name = name.strip()
     if not name:
@@ -128,7 +136,10 @@ def look_up(name: str, result: Result | None = None) -> str:
     nebula = find(name)
     if nebula is None:
         return _explain_unknown(name)
-    said = f"{_introduce(nebula)} is {NOUNS[nebula.type]} in the catalogue."
+    # By its number and the name that most people know.
+    messier = [alias for alias in nebula.aliases if re.fullmatch(r"M \d+", alias)]
+    known = "".join(f" ({alias})" for alias in (messier or list(nebula.aliases))[:1])
+    said = f"{nebula.name}{known} is {NOUNS[nebula.type]} in the catalogue."
     return f"{said} {_compare(nebula, result)}".strip()
 
 
@@ -155,41 +166,27 @@ def _explain_unknown(name: str) -> str:
     shown = name if len(name) <= 60 else name[:57] + "…"
     number = canonical(name)
     if number is not None:
-        return (
-            f"The catalogue of nebulae has no {number}; galaxies and star clusters "
-            "are not in it."
-        )
+        start = f"The catalogue of nebulae has no {number}"
+        return f"{start}; galaxies and star clusters are not in it."
     similar = suggest(name, 3)
     hint = f" Did you mean {' or '.join(similar)}?" if similar else ""
     return f"The catalogue of nebulae does not know “{shown}”.{hint}"
 
 
 def _list_others(result: Result) -> str:
-    others = [NOUNS[name] for name in result.candidates[1:]]
-    if not others:
+    *others, last = (NOUNS[name] for name in result.candidates)
+    if len(result.candidates) < 2:
         return ""
-    return f"It may also be {', '.join(others[:-1])}{' or ' * (len(others) > 1)}" + (
-        f"{others[-1]}."
-    )
-
-
-def _introduce(nebula: Nebula) -> str:
-    """Name a nebula by its catalogue number and the name that most people know."""
-    messier = [name for name in nebula.aliases if re.fullmatch(r"M \d+", name)]
-    known = (messier or list(nebula.aliases))[:1]
-    return f"{nebula.name} ({known[0]})" if known else nebula.name
+    before = f"{', '.join(others[1:])} or " if others[1:] else ""
+    return f"It may also be {before}{last}."
 
 
 def _compare(nebula: Nebula, result: Result | None) -> str:
     if result is None:
         return ""
+    doubt = "" if result.confident else " is not sure, but"
     if result.label == nebula.type:
-        return (
-            "The classifier agrees."
-            if result.confident
-            else "The classifier is not sure, but thinks so too."
-        )
+        return f"The classifier{doubt} {'thinks so too' if doubt else 'agrees'}."
     if nebula.type in result.candidates:
         return "The classifier finds that possible, but less probable."
-    doubt = "" if result.confident else " is not sure, but"
     return f"The classifier{doubt} does not agree: it says {NOUNS[result.label]}."

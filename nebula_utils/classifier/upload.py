@@ -33,8 +33,8 @@ SERVED, PUBLIC = "NEBULA_SERVED", "NEBULA_PUBLIC"
 class WaysIn(anywidget.AnyWidget):
     """Choose, drop or paste pictures, take a built-in one, or type a path.
 
-    The page's ``begin``, ``take``, ``refuse``, ``take_example``, ``take_path``,
-    ``open_row`` and ``end`` are called; ``examples`` names the built-in pictures.
+    What happens calls methods of the page, a `widget.ClassifierApp`; ``examples`` names
+    the built-in pictures.
     """
 
     _esm = STATIC / "page.js"
@@ -54,18 +54,15 @@ class WaysIn(anywidget.AnyWidget):
         examples: Sequence[str] = (),
         allow_paths: bool = False,
         max_bytes: int = MAX_BYTES_SERVED,
-        max_files: int = MAX_FILES,
     ) -> None:
         super().__init__(
             max_bytes=max_bytes,
-            max_files=max_files,
             examples=list(examples),
             allow_paths=allow_paths,
             is_served=is_served(),
         )
         # What the browser may change of our traits must not loosen these.
-        self._limits = (max_bytes, max_files)
-        self._may_read_paths = allow_paths
+        self._max_bytes, self._may_read_paths = max_bytes, allow_paths
         self._page = page
         self._left = 0
         self._name: str | None = None
@@ -96,7 +93,7 @@ class WaysIn(anywidget.AnyWidget):
         if kind == "ping":
             return
         if kind == "begin":
-            self._left = self._limits[1]
+            self._left = MAX_FILES
             self._page.begin()
         elif kind == "open":
             self._open(str(content["name"]), int(content["size"]))
@@ -128,9 +125,9 @@ class WaysIn(anywidget.AnyWidget):
         self._forget()
         shown = clean_name(name)
         if self._left < 1:
-            reason = f"not taken: at most {self._limits[1]} files at once"
-        elif not 0 <= size <= self._limits[0]:
-            reason = explain_limit(size, self._limits[0])
+            reason = f"not taken: at most {MAX_FILES} files at once"
+        elif not 0 <= size <= self._max_bytes:
+            reason = explain_limit(f"{size / 1e6:.0f} MB", self._max_bytes)
         else:
             self._left -= 1
             self._name = shown
@@ -139,8 +136,8 @@ class WaysIn(anywidget.AnyWidget):
         raise UploadError(reason)
 
     def _add(self, piece: memoryview) -> None:
-        if len(self._data) + len(piece) > self._limits[0]:
-            raise UploadError(explain_limit(None, self._limits[0]))
+        if len(self._data) + len(piece) > self._max_bytes:
+            raise UploadError(explain_limit("it", self._max_bytes))
         self._data += piece
 
     def _forget(self) -> None:
@@ -163,17 +160,16 @@ def get_max_bytes() -> int:
     return MAX_BYTES_OWN if mine or not is_served() else MAX_BYTES_SERVED
 
 
-def explain_limit(size: int | None, limit: int) -> str:
-    """Say that a file of ``size`` bytes is above the limit."""
-    found = "it" if size is None else f"{size / 1e6:.0f} MB"
+def explain_limit(found: str, limit: int) -> str:
+    """Say that a file is above the limit, in bytes."""
     return f"not taken, {found} is above {limit / 1e6:.0f} MB: save a smaller copy"
 
 
 def clean_name(name: str) -> str:
     """Return what may be shown of a file's name: its last part, printable and short.
 
-    At most 80 characters, without folders and without control or direction-changing
-    characters; never empty. It still needs escaping in HTML.
+    It is never empty, without control and direction-changing characters; it still needs
+    escaping in HTML.
     """
     last = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     shown = "".join(c for c in last if unicodedata.category(c)[0] != "C").strip()

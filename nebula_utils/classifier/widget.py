@@ -1,11 +1,9 @@
 """The interactive classifier: a thin layer over ``Classifier.classify``.
 
 One code base serves notebook 06 in JupyterLab and the page of `make app`. What is said
-is in `texts`, how it is drawn in `answer_html` and `summary`, how files come in, in
-`upload`.
+is in `texts`, how it is drawn in `rendering`, how files come in, in `upload`.
 """
 
-import io
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -16,24 +14,11 @@ from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
-from PIL import Image
 
-from nebula_utils.classifier import answer_html, summary
-from nebula_utils.classifier.classifier import Classifier
-from nebula_utils.classifier.result import Certainty, Result
-from nebula_utils.classifier.summary import Row
-from nebula_utils.classifier.texts import (
-    describe_result,
-    format_share,
-    guess_name,
-    look_up,
-)
-from nebula_utils.classifier.upload import (
-    WaysIn,
-    clean_name,
-    get_max_bytes,
-    is_served,
-)
+from nebula_utils.classifier import rendering, texts, upload
+from nebula_utils.classifier.classifier import Certainty, Classifier, Result
+from nebula_utils.classifier.rendering import Row
+from nebula_utils.classifier.texts import format_share
 from nebula_utils.config import MODEL
 from nebula_utils.counterfactuals.flips import PALETTES, Predict, Shift, find_flips
 from nebula_utils.errors import ImageError, NebulaError
@@ -58,19 +43,14 @@ def build_app(
         Whether a path of this machine may be typed. Default: yes, but never in a page
         that is served to others.
     card : str, optional
-        The model card, as Markdown; default: the one of ``reports/model``.
+        The model card, as Markdown; default: the one of ``reports/model``, if any.
     """
     if allow_paths is None:
-        allow_paths = not is_served()
-    return ClassifierApp(classifier, allow_paths, read_card() if card is None else card)
-
-
-def read_card(folder: Path = MODEL) -> str:
-    """Return a model's card, "" if there is none."""
-    try:
-        return (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
-    except OSError:
-        return ""
+        allow_paths = not upload.is_served()
+    file = MODEL / "MODEL_CARD.md"
+    if card is None:
+        card = file.read_text(encoding="utf-8") if file.is_file() else ""
+    return ClassifierApp(classifier, allow_paths, card)
 
 
 class ClassifierApp(widgets.VBox):
@@ -85,7 +65,7 @@ class ClassifierApp(widgets.VBox):
         self.credits: dict[int, str] = {}
         self.chosen: int | None = None
         names = [str(name) for name in classifier.examples.get("nebula", ())]
-        self.ways = WaysIn(self, names, allow_paths, get_max_bytes())
+        self.ways = upload.WaysIn(self, names, allow_paths, upload.get_max_bytes())
         self.name = widgets.Text(
             description="Object's name",
             placeholder="optional, e.g. Thor's Helmet",
@@ -94,27 +74,16 @@ class ClassifierApp(widgets.VBox):
         self.name.observe(self._on_name, "value")
         self.table, self.answer = widgets.HTML(), widgets.HTML()
         self.colours = ColourSliders(classifier)
-        self.clear = _build_button("Forget these pictures", self.forget)
-        self.tools = widgets.HBox(
-            [
-                _build_button("Save a report", self.save_report),
-                _build_button("Save as CSV", self.save_csv),
-                _build_button("Save this answer as PNG", self.save_card),
-                self.clear,
-            ]
-        )
-        about = widgets.HTML(answer_html.render_about(classifier.class_names, card))
-        super().__init__(
-            [
-                self.ways,
-                self.table,
-                self.name,
-                self.answer,
-                self.colours,
-                self.tools,
-                about,
-            ]
-        )
+        acts = {
+            "Save a report": self.save_report,
+            "Save as CSV": self.save_csv,
+            "Save this answer as PNG": self.save_card,
+            "Forget these pictures": self.forget,
+        }
+        self.tools = widgets.HBox([_build_button(*item) for item in acts.items()])
+        about = widgets.HTML(rendering.render_about(classifier.class_names, card))
+        shown = [self.ways, self.table, self.name, self.answer, self.colours]
+        super().__init__([*shown, self.tools, about])
         self.add_class("nebula-app")
         self.forget()
 
@@ -136,7 +105,7 @@ class ClassifierApp(widgets.VBox):
             in_frame = list_in_frame(answer.decoded)
             nebula = nebula or str(answer.decoded.header.get("OBJECT", "")).strip()
             answer = replace(answer, decoded=None)
-        nebula = nebula or guess_name(name) or next(iter(in_frame), "")
+        nebula = nebula or texts.guess_name(name) or next(iter(in_frame), "")
         self._keep(Row(name, answer, nebula, in_frame))
 
     def refuse(self, name: str, reason: str) -> None:
@@ -151,36 +120,31 @@ class ClassifierApp(widgets.VBox):
         try:
             found = list_pictures(given) if given.is_dir() else [given]
         except (NebulaError, OSError) as error:
-            self.refuse(clean_name(path), str(error))
+            self.refuse(upload.clean_name(path), str(error))
             return
         for one in found:
-            self.take(clean_name(str(one)), Path(one))
+            self.take(upload.clean_name(str(one)), Path(one))
 
     def take_example(self, index: int) -> None:
         """Classify a built-in picture."""
         examples = self.classifier.examples
         nebula = str(examples["nebula"][index])
         self.credits[len(self.rows)] = describe_example(examples, index)
-        self.take(nebula, _encode(examples["pictures"][index]), nebula)
+        self.take(nebula, rendering.to_png(examples["pictures"][index]), nebula)
 
     def end(self, n_left: int = 0) -> None:
         """Show the answers: a table if there are several, and one in full."""
-        several = len(self.rows) > 1
-        draw = summary.render_table if several else summary.render_problems
-        self.table.value = draw(self.rows)
-        found = [
-            i for i, row in enumerate(self.rows) if not isinstance(row.answer, str)
-        ]
-        self.chosen = found[0] if found else None
+        self._show_table()
+        usable = (i for i, row in enumerate(self.rows) if self._get_result(i))
+        self.chosen = next(usable, None)
         self.ways.status = summarise(self.rows, self.classifier.certainty, n_left)
         self._show_chosen()
 
     def open_row(self, index: int) -> None:
         """Show one of several answers in full."""
-        if 0 <= index < len(self.rows):
-            if not isinstance(self.rows[index].answer, str):
-                self.chosen = index
-                self._show_chosen()
+        if 0 <= index < len(self.rows) and self._get_result(index):
+            self.chosen = index
+            self._show_chosen()
 
     def forget(self) -> None:
         """Drop all pictures and answers."""
@@ -189,23 +153,25 @@ class ClassifierApp(widgets.VBox):
 
     def save_csv(self) -> None:
         """Give the browser the answers as a CSV file."""
-        content = summary.write_csv(self.rows).encode("utf-8-sig")
+        content = rendering.write_csv(self.rows).encode("utf-8-sig")
         self.ways.save("nebula_answers.csv", "text/csv", content)
 
     def save_report(self) -> None:
         """Give the browser one page with all answers."""
         sections = [self._render(i) for i in range(len(self.rows))]
-        page = summary.render_report(self.rows, list(filter(None, sections)))
+        page = rendering.render_report(self.rows, sections)
         self.ways.save("nebula_report.html", "text/html", page.encode())
 
     def save_card(self) -> None:
         """Give the browser a picture of the shown answer."""
-        if self.chosen is not None:
-            row = self.rows[self.chosen]
-            if isinstance(row.answer, Result):
-                certainty = self.classifier.certainty
-                card = summary.draw_card(row.answer, certainty, row.nebula)
-                self.ways.save("nebula_answer.png", "image/png", card)
+        if self.chosen is not None and (result := self._get_result(self.chosen)):
+            nebula = self.rows[self.chosen].nebula
+            card = rendering.draw_card(result, self.classifier.certainty, nebula)
+            self.ways.save("nebula_answer.png", "image/png", card)
+
+    def _get_result(self, index: int) -> Result | None:
+        answer = self.rows[index].answer
+        return None if isinstance(answer, str) else answer
 
     def _keep(self, row: Row) -> None:
         answer = row.answer
@@ -216,43 +182,42 @@ class ClassifierApp(widgets.VBox):
         self.rows.append(row)
         self.ways.status = f"{_count(len(self.rows))} done …"
 
+    def _show_table(self) -> None:
+        several = len(self.rows) > 1
+        draw = rendering.render_table if several else rendering.render_problems
+        self.table.value = draw(self.rows)
+
     def _show_chosen(self) -> None:
         """Draw the chosen answer, and what can be done with it."""
-        row = None if self.chosen is None else self.rows[self.chosen]
+        index = self.chosen
         self.name.unobserve(self._on_name, "value")
-        self.name.value = row.nebula if row else ""
+        self.name.value = "" if index is None else self.rows[index].nebula
         self.name.observe(self._on_name, "value")
-        self.answer.value = "" if self.chosen is None else self._render(self.chosen)
-        self.colours.show(
-            row.answer if row and isinstance(row.answer, Result) else None
-        )
-        for part in (self.name, self.tools):
-            _set_visible(
-                part, bool(self.rows) if part is self.tools else row is not None
-            )
+        self.answer.value = "" if index is None else self._render(index)
+        self.colours.show(None if index is None else self._get_result(index))
+        _set_visible(self.name, index is not None)
+        _set_visible(self.tools, bool(self.rows))
 
     def _render(self, index: int) -> str:
-        row = self.rows[index]
-        if isinstance(row.answer, str):
+        row, result = self.rows[index], self._get_result(index)
+        if result is None:
             return ""
-        picture, strip, found = row.answer.picture, {}, None
-        if picture is not None:
-            strip = self.classifier.make_strip(picture)
-            found = self.classifier.map_evidence(picture)
-        notes = [look_up(row.nebula, row.answer), self.credits.get(index, "")]
+        strip, found = {}, None
+        if result.picture is not None:
+            strip = self.classifier.make_strip(result.picture)
+            found = self.classifier.map_evidence(result.picture)
+        notes = [texts.look_up(row.nebula, result), self.credits.get(index, "")]
         if row.in_frame:
-            notes.append(
-                f"In the frame, by its coordinates: {', '.join(row.in_frame)}."
-            )
+            names = ", ".join(row.in_frame)
+            notes.append(f"In the frame, by its coordinates: {names}.")
         certainty = self.classifier.certainty
-        return answer_html.render_answer(row.answer, certainty, strip, found, notes)
+        return rendering.render_answer(result, certainty, strip, found, notes)
 
     def _on_name(self, change: Any) -> None:
         if self.chosen is not None:
             row = self.rows[self.chosen]._replace(nebula=change["new"].strip())
             self.rows[self.chosen] = row
-            if len(self.rows) > 1:
-                self.table.value = summary.render_table(self.rows)
+            self._show_table()
             self._show_chosen()
 
 
@@ -262,6 +227,7 @@ class ColourSliders(widgets.VBox):
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
         self.result: Result | None = None
+        self.predict: Predict | None = None
         self.hue = widgets.IntSlider(0, -180, 180, 5, description="Turn hues (°)")
         self.saturation = widgets.IntSlider(
             100, 0, 300, 5, description="Saturation (%)"
@@ -277,35 +243,25 @@ class ColourSliders(widgets.VBox):
             _build_button("Reset colours", self.reset),
         ]
         title = widgets.HTML("<h4>How much colour does it take?</h4>")
-        controls = widgets.VBox([self.hue, self.saturation, self.palette])
+        self.controls = (self.hue, self.saturation, self.palette)
         super().__init__(
-            [title, controls, widgets.HBox(buttons), self.found, self.shown]
+            [title, *self.controls, widgets.HBox(buttons), self.found, self.shown]
         )
         self.add_class("nebula-colours")
-        for control in (self.hue, self.saturation, self.palette):
+        for control in self.controls:
             control.observe(self._on_change, "value")
 
     def show(self, result: Result | None) -> None:
         """Start from a result's picture; None hides everything."""
         self.result = result if result and result.picture is not None else None
-        self.predict: Predict | None = None
+        self.predict = None
         _set_visible(self, self.result is not None)
         self.found.value = ""
         self.reset()
 
-    def _get_predict(self) -> Predict:
-        if self.predict is None:
-            assert self.result is not None and self.result.picture is not None
-            self.predict = self.classifier.make_predictor(self.result.picture)
-        return self.predict
-
     def reset(self) -> None:
         """Put the colours back."""
-        for control, value in (
-            (self.hue, 0),
-            (self.saturation, 100),
-            (self.palette, PALETTES[0]),
-        ):
+        for control, value in zip(self.controls, (0, 100, PALETTES[0]), strict=True):
             control.value = value
         self.shown.value = ""
 
@@ -313,19 +269,25 @@ class ColourSliders(widgets.VBox):
         """Say which smallest changes give another answer."""
         if self.result is None:
             return
-        flips = find_flips(self._get_predict())
-        names = list(self.classifier.class_names)
+        names = self.classifier.class_names
         items = [
-            f"<li>{escape(describe_shift(flip.shift))}: "
+            f"<li>{escape(texts.describe_shift(flip.shift))}: "
             f"<b>{escape(CLASS_LABELS[names[flip.label]])}</b></li>"
-            for flip in flips
+            for flip in find_flips(self._get_predict())
         ]
-        self.found.value = (
-            f"<ul class='nebula-flips'>{''.join(items)}</ul>"
-            if items
-            else "<p>No turn of the hues, no saturation up to three times as strong "
+        none = (
+            "<p>No turn of the hues, no saturation up to three times as strong "
             "and no palette changes the answer.</p>"
         )
+        self.found.value = (
+            f"<ul class='nebula-flips'>{''.join(items)}</ul>" if items else none
+        )
+
+    def _get_predict(self) -> Predict:
+        if self.predict is None:
+            assert self.result is not None and self.result.picture is not None
+            self.predict = self.classifier.make_predictor(self.result.picture)
+        return self.predict
 
     def _on_change(self, change: Any) -> None:
         if self.result is None or self.result.picture is None:
@@ -334,22 +296,22 @@ class ColourSliders(widgets.VBox):
             float(self.hue.value), self.saturation.value / 100, self.palette.value
         )
         (proba,) = self._get_predict()([shift])
-        names = list(self.classifier.class_names)
-        small = reading.resize_short_side(
-            self.result.picture, min(PREVIEW_SIDE, *self.result.picture.shape[:2])
-        )
-        view = reading.to_uint8(shift(reading.to_float(small)))
-        label = names[int(proba.argmax())]
+        picture = self.result.picture
+        side = min(PREVIEW_SIDE, *picture.shape[:2])
+        small = reading.to_float(reading.resize_short_side(picture, side))
+        source = rendering.to_data_uri(reading.to_uint8(shift(small)))
+        label = self.classifier.class_names[int(proba.argmax())]
         words = f"{CLASS_LABELS[label]} {format_share(float(proba.max()))}"
-        flipped = label != self.result.label
-        note = " – another answer" if flipped else ""
-        bars = answer_html.render_bars(dict(zip(names, proba.tolist(), strict=True)))
+        kind, note = "nebula-small nebula-preview", ""
+        if label != self.result.label:
+            kind, note = f"{kind} nebula-changed", " – another answer"
+        answer = dict(zip(self.classifier.class_names, proba.tolist(), strict=True))
         self.shown.value = (
-            f"<div class='nebula-main'><figure class='nebula-small nebula-preview"
-            f"{' nebula-changed' if flipped else ''}'>"
-            f"<img src='{answer_html.to_data_uri(view)}' alt='In these colours'>"
+            f"<div class='nebula-main'><figure class='{kind}'>"
+            f"<img src='{source}' alt='In these colours'>"
             f"<figcaption role='status'><b>{escape(words)}</b>{note}</figcaption>"
-            f"</figure><div class='nebula-words'>{bars}</div></div>"
+            "</figure><div class='nebula-words'>"
+            f"{rendering.render_bars(answer)}</div></div>"
         )
 
 
@@ -373,17 +335,6 @@ def list_in_frame(decoded: Decoded, most: int = 8) -> tuple[str, ...]:
     return tuple(one.name for one in found[:most])
 
 
-def describe_shift(shift: Shift) -> str:
-    """Put a change of colour that flips an answer into words."""
-    if shift.palette != "natural":
-        return f"palette {shift.palette}"
-    if shift.hue:
-        return f"hues turned by {shift.hue:+.0f}°"
-    if shift.saturation == 0:
-        return "without colour"
-    return f"saturation at {100 * shift.saturation:.0f} %"
-
-
 def describe_example(examples: dict[str, np.ndarray], index: int) -> str:
     """Say what a built-in picture shows, whose it is, and if it was trained on."""
     label = CLASS_LABELS[str(examples["label"][index])]
@@ -404,15 +355,8 @@ def summarise(rows: Sequence[Row], certainty: Certainty, n_left: int = 0) -> str
     (row,) = rows
     if isinstance(row.answer, str):
         return f"{row.name} can't be used.{cancelled}"
-    headline = describe_result(row.answer, certainty).headline
+    headline = texts.describe_result(row.answer, certainty).headline
     return f"{row.name}: {headline}.{cancelled}"
-
-
-def _encode(image: np.ndarray) -> bytes:
-    """Return uint8 RGB (h, w, 3) as a PNG file's content."""
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG", compress_level=1)
-    return stream.getvalue()
 
 
 def _build_button(label: str, act: Callable[[], None]) -> widgets.Button:

@@ -258,8 +258,8 @@ def do_frame(args: argparse.Namespace) -> int:
 
 def _load_for_crops(folder: Path) -> Callable[[Any], dict[str, Any]] | None:
     """Return a function that classifies crops, or None where there is no model."""
-    from nebula_utils.classifier.answer_html import to_png
     from nebula_utils.classifier.classifier import load_classifier
+    from nebula_utils.classifier.rendering import to_png
 
     try:
         classifier = load_classifier(folder)

@@ -9,7 +9,7 @@ import pytest
 from fake_classifier import STRIP, make_classifier
 from PIL import Image
 
-from nebula_utils.classifier import answer_html
+from nebula_utils.classifier import rendering
 from nebula_utils.classifier.classifier import Classifier, load_classifier
 from nebula_utils.config import CLASS_NAMES, NEBULA_TYPES
 from nebula_utils.counterfactuals.flips import Shift
@@ -102,7 +102,7 @@ def test_a_grey_picture_has_no_marked_tile(
     """Where there is no colour none can have decided, and taking it changes nothing."""
     result = classifier.classify(save_grey(tmp_path / "grey.png", seed))
     strip = classifier.make_strip(result.picture)
-    html = answer_html.render_answer(result, classifier.certainty, strip)
+    html = rendering.render_answer(result, classifier.certainty, strip)
     assert "nebula-changed" not in html and "another answer" not in html
     assert "colour played no part" in html
     for name, share in result.counterfactuals["grey"].items():

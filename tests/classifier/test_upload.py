@@ -39,9 +39,10 @@ def test_pieces_become_a_file() -> None:
     assert page.replies[1]["token"] == 7
 
 
-def test_limits_hold_without_the_browser() -> None:
+def test_limits_hold_without_the_browser(monkeypatch: pytest.MonkeyPatch) -> None:
     """Size, the sum of the pieces and the number of files are checked here too."""
-    page = Browser(max_bytes=10, max_files=2)
+    monkeypatch.setattr(upload, "MAX_FILES", 2)
+    page = Browser(max_bytes=10)
     page.say(kind="begin")
     assert page.say(kind="open", name="a", size=11) == "refused"
     assert "above" in page.replies[-1]["reason"]

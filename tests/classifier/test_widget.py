@@ -12,10 +12,9 @@ import pytest
 from fake_classifier import SURE
 from PIL import Image
 
-from nebula_utils.classifier import summary, widget
-from nebula_utils.classifier.answer_html import overlay_evidence
-from nebula_utils.classifier.result import Neighbour, Result
-from nebula_utils.classifier.summary import Row
+from nebula_utils.classifier import rendering, widget
+from nebula_utils.classifier.classifier import Neighbour, Result
+from nebula_utils.classifier.rendering import Row, overlay_evidence
 from nebula_utils.config import CLASS_NAMES
 from nebula_utils.errors import ImageError
 from nebula_utils.images.scientific import Decoded
@@ -219,7 +218,7 @@ def test_a_card_is_a_picture(app: widget.ClassifierApp) -> None:
     give(app, ("m42.jpg", b"x"))
     press(app, "Save this answer as PNG")
     card = Image.open(io.BytesIO(app.saved["nebula_answer.png"]))
-    assert card.format == "PNG" and card.size == summary.CARD
+    assert card.format == "PNG" and card.size == rendering.CARD
     assert len(set(card.get_flattened_data())) > 20
 
 
@@ -253,7 +252,7 @@ def test_each_picture_has_its_own_name(app: widget.ClassifierApp) -> None:
 def test_forget_keeps_nothing(app: widget.ClassifierApp) -> None:
     """After the button nothing of a picture is left in the page or in memory."""
     give(app, ("m42.jpg", b"x"))
-    app.clear.click()
+    press(app, "Forget these pictures")
     assert app.rows == [] and app.answer.value == app.table.value == ""
     assert app.name.value == "" and app.colours.result is None
 

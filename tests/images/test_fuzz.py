@@ -11,8 +11,7 @@ import pytest
 from fake_classifier import SURE
 from PIL import Image
 
-from nebula_utils.classifier.classifier import Classifier
-from nebula_utils.classifier.result import Result
+from nebula_utils.classifier.classifier import Classifier, Result
 from nebula_utils.config import CLASS_NAMES
 from nebula_utils.errors import ImageError
 from nebula_utils.features.views import View
