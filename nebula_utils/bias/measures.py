@@ -1,17 +1,17 @@
 """What explanations are worth, measured: where evidence lies, what colour it takes."""
 
-import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from astropy.coordinates import SkyCoord
 from PIL import Image, ImageDraw
 
 from nebula_utils.bias.evidence import measure_share, pad_border
 from nebula_utils.catalogue.frame import read_outlines
-from nebula_utils.catalogue.table import Nebula, find
+from nebula_utils.catalogue.place import TEXTURES, place_by_corners, read_corners
+from nebula_utils.catalogue.table import find
 from nebula_utils.counterfactuals.flips import find_flips
 from nebula_utils.features.views import Preprocessing
 from nebula_utils.images import reading
@@ -20,9 +20,6 @@ Classifier = Any  # a later room's, which is only handed in
 
 SEEN = (0.02, 0.6)  # share of a picture that an object covers, to be told from chance
 MASK_SIDE = 256  # px, shorter side of the mask of an object
-_TEXTURE = re.compile(
-    r'"imageUrl"\s*:\s*"([^"]+)".*?"worldCoords"\s*:\s*\[\[(.*?)\]\]\s*,', re.DOTALL
-)
 
 
 def measure_localisation(
@@ -130,70 +127,29 @@ def make_mask(
         What the mask is.
     """
     path = Path(row["path"])
-    corners = _read_corners(path.parent).get(path.name)
-    if corners is None:
+    corners = read_corners(path.parent / TEXTURES).get(path.name)
+    nebula = find(row["nebula"])
+    if corners is None or nebula is None:
         return None, ""
-    outlines = read_outlines(path.parent / "outlines.dat").get(row["nebula"], [])
-    if outlines:
-        outline, shape = outlines[-1], "outline"
-    else:
-        nebula = find(row["nebula"])
-        if nebula is None or nebula.size_arcmin is None:
-            return None, ""
-        outline, shape = _make_circle(nebula), "circle"
     scale = MASK_SIDE / min(size)
     height, width = (round(length * scale) for length in size)
-    # An affine map from the sky's tangent plane to the picture, through its corners.
-    centre = corners.mean(0)
-    plane = np.column_stack([_project(corners, centre), np.ones(4)])
-    places = np.array([[0, 1], [1, 1], [1, 0], [0, 0]]) * (width, height)
-    to_picture = np.linalg.lstsq(plane, places, rcond=None)[0]
-    points = np.column_stack([_project(outline, centre), np.ones(len(outline))])
+    place = place_by_corners(corners, (height, width))
+    outlines = read_outlines(path.parent / "outlines.dat").get(nebula.name)
+    if not outlines and nebula.size_arcmin is None:
+        return None, ""
     mask = Image.new("1", (width, height))
-    drawn = [(float(x), float(y)) for x, y in points @ to_picture]
-    ImageDraw.Draw(mask).polygon(drawn, fill=1)
-    return np.asarray(mask), shape
+    draw = ImageDraw.Draw(mask)
+    if outlines:
+        points = place.find_pixels(SkyCoord(outlines[-1], unit="deg"))
+        draw.polygon([(float(x), float(y)) for x, y in points], fill=1)
+    else:
+        middle = SkyCoord(nebula.ra_deg, nebula.dec_deg, unit="deg")
+        ((x, y),) = place.find_pixels(middle)
+        radius = float(nebula.size_arcmin or 0) / 2 * place.px_per_arcmin
+        draw.circle((x, y), radius, fill=1)
+    return np.asarray(mask), "outline" if outlines else "circle"
 
 
 def _read(classifier: Classifier, row: Mapping[str, Any]) -> np.ndarray:
     min_side = Preprocessing(classifier.views, trim=classifier.trim).min_side
     return reading.read_image(Path(row["path"]), min_side)
-
-
-def _project(sky: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Project (ra, dec) in degrees on the tangent plane at a centre (gnomonic)."""
-    ra, dec = np.radians(sky).T
-    ra0, dec0 = np.radians(centre)
-    cos_c = np.sin(dec0) * np.sin(dec) + np.cos(dec0) * np.cos(dec) * np.cos(ra - ra0)
-    x = np.cos(dec) * np.sin(ra - ra0) / cos_c
-    y = np.cos(dec0) * np.sin(dec) - np.sin(dec0) * np.cos(dec) * np.cos(ra - ra0)
-    return np.column_stack([x, y / cos_c])
-
-
-def _make_circle(nebula: Nebula) -> np.ndarray:
-    angle = np.linspace(0, 2 * np.pi, 60, endpoint=False)
-    radius = (nebula.size_arcmin or 0) / 120  # degrees
-    ra = nebula.ra_deg + radius * np.cos(angle) / np.cos(np.radians(nebula.dec_deg))
-    return np.column_stack([ra, nebula.dec_deg + radius * np.sin(angle)])
-
-
-@lru_cache(maxsize=2)
-def _read_corners(folder: Path) -> dict[str, np.ndarray]:
-    """Read the sky corners of textures: bottom left, bottom right, top right, top left.
-
-    The file is not strict JSON (numbers like ``-.98``, comments).
-    """
-    file = folder / "textures.json"
-    if not file.is_file():
-        return {}
-    found = {}
-    for name, text in _TEXTURE.findall(file.read_text(encoding="utf-8")):
-        numbers = [float(number) for number in re.findall(r"-?[\d.]+", text)]
-        corners = np.array(numbers).reshape(-1, 2)
-        if len(corners) == 4:
-            if np.ptp(corners[:, 0]) > 180:  # across the zero of right ascension
-                corners[:, 0] = np.where(
-                    corners[:, 0] > 180, corners[:, 0] - 360, corners[:, 0]
-                )
-            found[name] = corners
-    return found

@@ -322,11 +322,12 @@ def list_in_frame(decoded: Decoded, most: int = 8) -> tuple[str, ...]:
     """
     if "CTYPE1" not in decoded.header:
         return ()
-    from nebula_utils.catalogue import frame
+    from nebula_utils.catalogue.frame import list_nebulae
+    from nebula_utils.catalogue.place import find_place
 
     try:
-        place = frame.find_place(Path(os.devnull), decoded)
-        found = frame.list_nebulae(place)
+        place = find_place(Path(os.devnull), decoded)
+        found = list_nebulae(place)
     except Exception as error:  # a header may hold anything
         log.debug("no place: %s", error)
         return ()

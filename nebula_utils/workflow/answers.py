@@ -20,6 +20,7 @@ from nebula_utils.errors import (
     NebulaError,
     make_printable,
 )
+from nebula_utils.files import write_atomic
 from nebula_utils.workflow.commands import argument, command
 
 logger = logging.getLogger(__name__)
@@ -237,6 +238,7 @@ Each nebula is classified by its own crop, if the classifier is there.
 def do_frame(args: argparse.Namespace) -> int:
     """List the nebulae in a picture that knows its place on the sky."""
     from nebula_utils.catalogue import frame
+    from nebula_utils.classifier.answer_html import to_png
     from nebula_utils.dataset.stellarium import find_textures
 
     decoded, place, found = frame.read_frame(args.picture, _load_for_crops(args.model))
@@ -245,7 +247,9 @@ def do_frame(args: argparse.Namespace) -> int:
     if args.annotate:
         textures = find_textures()
         outlines = frame.read_outlines(textures / "outlines.dat") if textures else {}
-        frame.annotate(args.annotate, decoded.image, place, found, outlines)
+        drawn = frame.annotate(decoded.image, place, found, outlines)
+        with write_atomic(args.annotate) as temporary:
+            temporary.write_bytes(to_png(drawn))
     if args.json:
         print(to_json(frame.as_dict(args.picture, place, found)))
         return 0

@@ -1,7 +1,6 @@
 """A picture that knows its place lists what is in it; one that doesn't says how to."""
 
 import json
-import re
 
 import numpy as np
 import pandas as pd
@@ -10,13 +9,12 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
-from astropy.wcs.utils import fit_wcs_from_points
 from PIL import Image
 
 from nebula_utils.catalogue import frame
+from nebula_utils.catalogue.place import NoPlaceError, place_by_corners, read_corners
 from nebula_utils.catalogue.table import find
 from nebula_utils.config import DATA, cache_dir
-from nebula_utils.images.reading import read_image
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -120,11 +118,11 @@ def test_a_scaled_copy_beside_its_wcs(tmp_path):
 def test_without_a_place_it_says_how_to_get_one(tmp_path):
     """Neither WCS nor AVM nor a file beside it: the message names the ways."""
     path = write_picture(tmp_path, "none")
-    with pytest.raises(frame.NoPlaceError, match=r"sky\.wcs.*ASTAP.*nova.astrometry"):
+    with pytest.raises(NoPlaceError, match=r"sky\.wcs.*ASTAP.*nova.astrometry"):
         frame.read_frame(path)
     (tmp_path / "sky.wcs").write_bytes(b"\xff" * 200)
     (tmp_path / "sky.ini").write_text("CRVAL1=nonsense\nPLTSOLVD=F\n")
-    with pytest.raises(frame.NoPlaceError):
+    with pytest.raises(NoPlaceError):
         frame.read_frame(path)
 
 
@@ -168,8 +166,7 @@ def test_outputs(tmp_path):
     outlines = frame.read_outlines(tmp_path / "outlines.dat")
     assert outlines["NGC 1976"][0][0] == pytest.approx([83.7, -5.3])
     for known in ({}, outlines):
-        frame.annotate(tmp_path / "a.png", decoded.image, place, found, known)
-        drawn = read_image(tmp_path / "a.png")
+        drawn = frame.annotate(decoded.image, place, found, known)
         assert drawn.shape == decoded.image.shape
         assert (drawn != decoded.image).any()
     frame.write_votable(tmp_path / "empty.xml", [])
@@ -182,17 +179,14 @@ PARTS |= {"rho-a11.png", "rho-a01.png", "lbn438.png"}
 
 
 def list_textures():
-    """Yield name, corners and size of the default textures of nebulae."""
-    folder = next(cache_dir().glob("stellarium/**/textures.json"), None)
-    if folder is None:
+    """Yield name, corners and row of the default textures of nebulae."""
+    file = next(cache_dir().glob("stellarium/**/textures.json"), None)
+    if file is None:
         return
-    text = folder.read_text("utf-8")
     rows = pd.read_csv(DATA / "stellarium.csv", dtype=str).set_index("file")
-    pattern = r'"imageUrl"\s*:\s*"([^"]+)".*?"worldCoords"\s*:\s*\[\[(.*?)\]\]\]'
-    for name, corners in re.findall(pattern, text, re.DOTALL):
-        numbers = [float(n) for n in re.findall(r"-?\d*\.?\d+", corners)]
-        if name in rows.index and rows["class"][name] != "other" and len(numbers) == 8:
-            yield name, np.reshape(numbers, (4, 2)), rows.loc[name]
+    for name, corners in read_corners(file).items():
+        if name in rows.index and rows["class"][name] != "other":
+            yield name, corners, rows.loc[name]
 
 
 def test_each_texture_finds_its_own_nebula():
@@ -206,9 +200,7 @@ def test_each_texture_finds_its_own_nebula():
         if nebula is None:
             unknown.append((name, row.nebula))
             continue
-        pixels = np.array([[0, 511, 511, 0], [0, 0, 511, 511]], float)
-        wcs = fit_wcs_from_points(pixels, SkyCoord(corners, unit="deg"))
-        place = frame.Place(wcs, np.array([[1.0, 0, 0], [0, -1, 511]]), (512, 512))
+        place = place_by_corners(corners, (512, 512))
         names = [one.name for one in frame.list_nebulae(place)]
         if nebula.name not in names:
             missing[name] = (nebula.name, names[:5])
