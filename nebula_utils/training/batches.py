@@ -1,10 +1,10 @@
 """Draw the batches of fine-tuning: framed, coloured, stretched and dusted at random."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -19,22 +19,18 @@ from nebula_utils.training.fitting import PICTURE, Samples, compute_sample_weigh
 
 SIDE = 256  # px, of the squares that crops are cut from
 N_THREADS = 2
-# What each kind of sample weighs in its class, beside the 1 of the class's pictures.
-SHARES = {
-    "dust before emission": 0.3,
-    "dust before stars": 0.1,
-    "without dust": 0.08,
-    "field": 0.33,
-}
+# Crops of a picture of each kind with dust in front, and what all these weigh among
+# the dark samples beside the 1 of dark nebulae's pictures.
+DUSTY = {"emission": (4, 0.75), "cluster": (1, 0.25)}
 OTHER_SHARE = 1.6  # how often `other` is drawn, beside each type's 1
-DUSTY = {"emission": 4, "cluster": 1}  # crops a picture, to set dust before
 # How often a picture is set into a larger sky: textures are cut close to small things.
 ZOOMED_OUT = {"planetary": 0.3, OTHER: 0.2}
 ZOOMED_OUT_ELSE = 0.1
 GREY = 1 / 3  # share of the samples without colour
 AS_IS = 0.1  # and in their own colours
 
-Job = Callable[[], np.ndarray]
+Batch = tuple[np.ndarray, np.ndarray]
+Draw = Callable[[int], Batch]  # the batch of a step
 
 
 class Pool(NamedTuple):
@@ -46,6 +42,8 @@ class Pool(NamedTuple):
         RGB squares.
     y : ndarray of shape (n,), int
         Their classes.
+    n_classes : int
+        How many there are.
     share : ndarray of shape (n,), float
         How often each is drawn; sums to 1.
     zoom : ndarray of shape (n,), float
@@ -54,82 +52,42 @@ class Pool(NamedTuple):
 
     pictures: np.ndarray
     y: np.ndarray
+    n_classes: int
     share: np.ndarray
     zoom: np.ndarray
 
 
-def make_pool(dataset: Dataset, dust: bool = True) -> Pool:
+def make_pool(dataset: Dataset) -> Pool:
     """Decode every picture once, and simulate dust before some of them.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        Pictures to train on.
-    dust : bool
-        Whether dark nebulae and star fields are simulated; only where both ``dark``
-        and ``other`` are studied.
-
-    Returns
-    -------
-    Pool
-        Every class is drawn as often, `other` a little more; in a class each kind of
-        sample has its share, and in a kind every nebula.
+    Every class is drawn as often, `other` a little more; in a class each sample type
+    has its share, and in a sample type every nebula.
     """
     rows, names = dataset.manifest, dataset.class_names
-    jobs: list[Job] = [partial(_read_square, path) for path in rows["path"]]
-    y, groups = dataset.y.tolist(), dataset.groups.tolist()
-    kinds = np.where(rows["label"] == OTHER, rows["other_kind"], PICTURE).tolist()
+    is_other = rows["label"] == OTHER
+    kinds = rows["other_kind"].where(is_other, PICTURE).tolist()
     zoom = rows["label"].map(ZOOMED_OUT).fillna(ZOOMED_OUT_ELSE).tolist()
-    if dust and {"dark", OTHER} <= set(names):
-        for job, group, label, covered, clear in _list_simulated(rows):
-            jobs.append(job)
-            y += [names.index("dark"), names.index(label)]
-            groups += [group, group]
-            kinds += [covered, clear]
-            zoom += [0.0, 0.0]
+    y, groups = dataset.y.tolist(), dataset.groups.tolist()
+    jobs = [partial(_read_square, Path(path)) for path in rows["path"]]
+    shown = rows["other_kind"].where(is_other, rows["label"])
+    for i in np.flatnonzero(shown.isin(list(DUSTY))) if "dark" in names else ():
+        n, _ = DUSTY[shown.iloc[i]]
+        jobs.append(partial(_add_dust, Path(rows["path"].iloc[i]), n, int(i)))
+        y += [names.index("dark")] * n
+        groups += [groups[i]] * n
+        kinds += [f"dusty {shown.iloc[i]}"] * n
+        zoom += [0.0] * n
     with ThreadPoolExecutor(N_THREADS) as threads:
         done = threads.map(lambda job: job(), jobs)
         bar = tqdm(done, "preparing pictures", len(jobs), disable=None)
         pictures = np.concatenate(list(bar))
     nothing = np.empty((len(y), 0), np.float32)
-    samples = Samples(nothing, np.array(y), np.array(groups), np.array(kinds), SHARES)
+    shares = {f"dusty {kind}": weight for kind, (_, weight) in DUSTY.items()}
+    samples = Samples(nothing, np.array(y), np.array(groups), np.array(kinds), shares)
     share = compute_sample_weight(samples, balanced=True)
     if OTHER in names:
         share[samples.y == names.index(OTHER)] *= OTHER_SHARE
-    return Pool(pictures, samples.y, share / share.sum(), np.array(zoom))
-
-
-def _list_simulated(rows: Any) -> Iterator[tuple[Job, str, str, str, str]]:
-    """Yield job, group, label without the dust, and the kinds with and without it."""
-    for i, row in enumerate(rows.to_dict("records")):
-        behind = "emission" if row["label"] == "emission" else row["other_kind"]
-        for number in range(DUSTY.get(behind, 0)):
-            job = partial(_add_dust, row["path"], i + 10_000 * number)
-            if behind == "emission":
-                kinds = "dust before emission", "without dust"
-            else:
-                kinds = "dust before stars", "field"
-            yield job, row["group"], row["label"], *kinds
-
-
-def _read_square(path: str) -> np.ndarray:
-    image = reading.trim_border(reading.read_image(Path(path), SIDE))
-    return reading.resize_image(reading.centre_crop(image), SIDE, SIDE)[None]
-
-
-def _add_dust(path: str, seed: int) -> np.ndarray:
-    maker = DustyCrops(1, SIDE)
-    views = maker.make_views(reading.read_image(Path(path), maker.min_side), seed)
-    # The first view with dust and the first without; colours come later.
-    return reading.to_uint8(np.stack([views[0], views[len(views) // 2]]))
-
-
-class Batch(NamedTuple):
-    """Pictures (n, size, size, 3) in [0, 1], colour matrices (n, 3, 3), classes."""
-
-    images: np.ndarray
-    colours: np.ndarray
-    y: np.ndarray
+    return Pool(pictures, samples.y, len(names), share / share.sum(), np.array(zoom))
 
 
 def draw_batch(pool: Pool, n: int, size: int, random_state: int, step: int) -> Batch:
@@ -146,19 +104,29 @@ def draw_batch(pool: Pool, n: int, size: int, random_state: int, step: int) -> B
 
     Returns
     -------
-    Batch
-        Each picture is framed, turned and stretched at random; its matrix, applied to
-        an RGB row, makes it grey or changes saturation, white balance and the order
-        of the channels.
+    images : ndarray of shape (n, size, size, 3), float32
+        In [0, 1]; framed, turned, stretched and coloured at random.
+    y : ndarray of shape (n, n_classes), float32
+        One-hot classes.
     """
     rng = np.random.default_rng([random_state, step])
     rows = rng.choice(len(pool.y), n, p=pool.share)
-    images, colours = [], []
-    for row in rows:
+    images = np.empty((n, size, size, 3), np.float32)
+    for image, row in zip(images, rows, strict=True):
         framed = _frame(pool.pictures[row], pool.zoom[row], size, rng)
-        images.append(_stretch(framed, rng))
-        colours.append(_draw_colour(rng))
-    return Batch(np.stack(images), np.stack(colours), pool.y[rows].astype(np.int32))
+        np.clip(_stretch(framed, rng) @ _draw_colour(rng), 0, 1, out=image)
+    return images, np.eye(pool.n_classes, dtype=np.float32)[pool.y[rows]]
+
+
+def _read_square(path: Path) -> np.ndarray:
+    image = reading.trim_border(reading.read_image(path, SIDE))
+    return reading.cut_square(image, SIDE)[None]
+
+
+def _add_dust(path: Path, n: int, seed: int) -> np.ndarray:
+    crops = DustyCrops(n, SIDE, ("as_is",))  # colours come later
+    image = reading.read_image(path, crops.min_side)
+    return reading.to_uint8(np.stack(crops.make_views(image, seed)))
 
 
 def _frame(
@@ -197,6 +165,7 @@ def _stretch(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw_colour(rng: np.random.Generator) -> np.ndarray:
+    """Return a matrix for RGB rows: grey, or other saturation, balance and order."""
     chance = rng.random()
     if chance < AS_IS:
         return np.eye(3, dtype=np.float32)
