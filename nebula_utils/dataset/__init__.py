@@ -1,8 +1,8 @@
 """Notebook 02: which pictures there are, which can be used, and how they are split.
 
-`manifest` asks the sources (`stellarium`, `photos`, `archives`, `hips`) for their
-pictures as one table; `screening` finds what can't be used and who is whose copy;
-`splits` keeps a nebula on one side; `composition` tells what colour gives away.
+`manifest` asks the sources (`stellarium`, `photos`, `download`, `hips`) for their
+pictures as one table, and tells what their colour gives away; `screening` finds what
+can't be used and who is whose copy; `splits` keeps a nebula on one side.
 """
 
 import lazy_loader
@@ -10,21 +10,19 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "archives": ["fetch_archives", "load_archives"],
-        "composition": [
-            "compute_association",
-            "compute_cramers_v",
-            "tabulate_composition",
-            "tabulate_photographers",
-        ],
+        "download": ["fetch_archives", "load_archives"],
         "hips": ["fetch_cutouts", "load_hips", "make_plan"],
         "manifest": [
             "Dataset",
+            "compute_association",
+            "compute_cramers_v",
             "list_left_out",
             "load_dataset",
             "load_source",
             "make_dataset",
             "screen_source",
+            "tabulate_composition",
+            "tabulate_photographers",
         ],
         "photos": ["load_everyday", "load_photos"],
         "screening": ["find_duplicates", "find_unseen", "screen"],

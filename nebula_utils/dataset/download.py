@@ -1,22 +1,37 @@
-"""Ask public picture services for many files: few at once, patiently, and resumably."""
+"""Fetch pictures patiently and resumably; the source `archives`.
+
+Archives are freely licensed pictures of public observatories: data/archives.csv, in
+git, says which, whose and of what; the pictures come from
+`$NEBULA_MIRROR/archives/<archive>/<ID>.jpg` or else from the archives' own addresses.
+"""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 
 from nebula_utils import __version__
+from nebula_utils.config import DATA, cache_dir
+from nebula_utils.dataset.photos import make_manifest, read_rows
+from nebula_utils.dataset.screening import MAX_DIFFERENCE, measure_difference
 from nebula_utils.errors import ImageError, NebulaError, SourceError
+from nebula_utils.files import hold_lock, write_atomic
 from nebula_utils.images.reading import read_image
 
+ARCHIVES = DATA / "archives.csv"
+MIRROR = "NEBULA_MIRROR"
 USER_AGENT = f"nebula-utils/{__version__} (education; requests/{requests.__version__})"
+CONNECTIONS = 2  # at once; the archives are shared services
 TRIES = 5
 BACKOFF = 1.0  # s before the second attempt; doubles from there, with jitter
 TIMEOUT = (10.0, 60.0)  # s to connect, and between two pieces of an answer
@@ -27,6 +42,7 @@ GIVE_UP_AFTER = 20  # files that fail one after the other
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 
 Item = TypeVar("Item")
+_log = logging.getLogger(__name__)
 
 
 class FetchError(NebulaError):
@@ -44,6 +60,71 @@ class _Retry(urllib3.Retry):
                 "same command again then; what was fetched is kept"
             )
         return wait
+
+
+def fetch_archives() -> dict[str, str]:
+    """Get the pictures that are not in the cache yet; stop and start as you like.
+
+    Returns
+    -------
+    dict of str to str
+        Why each picture that can't be had can't, by its file ``<archive>/<ID>.jpg``.
+
+    Raises
+    ------
+    SourceError
+        If the network can't be reached or everything fails.
+    CacheError
+        If the cache can't be written.
+    """
+    folder = find_archives()
+    rows = {row["file"]: row for row in _read_archives()}
+    with hold_lock(folder):
+        missing = [file for file in rows if not (folder / file).is_file()]
+        distant = [file for file in missing if not _copy_from_mirror(rows[file])]
+        session = open_session()
+
+        def fetch_one(file: str) -> None:
+            _keep(rows[file], *fetch_picture(session, rows[file]["address"]))
+
+        return fetch_all(distant, fetch_one, CONNECTIONS, "archives")
+
+
+def load_archives() -> pd.DataFrame:
+    """List the pictures, fetched first where they are not there yet.
+
+    Returns
+    -------
+    DataFrame
+        The columns of every source. A picture that can't be had is left out with a
+        warning.
+
+    Raises
+    ------
+    SourceError
+        If none can be had.
+    """
+    problem: object
+    try:
+        problem = next(iter(fetch_archives().values()), "")
+    except SourceError as error:
+        problem = error
+    folder, rows = find_archives(), _read_archives()
+    there = [row for row in rows if (folder / row["file"]).is_file()]
+    if not there:
+        name = ARCHIVES.name
+        raise SourceError(f"none of the pictures of {name} can be had: {problem}")
+    if len(there) < len(rows):
+        _log.warning(
+            "%d of %d pictures of the archives are missing and left out: %s",
+            *(len(rows) - len(there), len(rows), problem),
+        )
+    return make_manifest(there, folder, "archives")
+
+
+def find_archives() -> Path:
+    """Return where the archives' pictures are kept: ``archives`` in the cache."""
+    return cache_dir() / "archives"
 
 
 def open_session() -> requests.Session:
@@ -64,7 +145,7 @@ def open_session() -> requests.Session:
 def fetch_picture(
     session: requests.Session, url: str, params: dict[str, str] | None = None
 ) -> tuple[bytes, np.ndarray]:
-    """Fetch and decode one picture, again where what comes is cut off or no picture.
+    """Fetch one picture, again where what comes is cut off or no picture.
 
     Returns
     -------
@@ -119,16 +200,7 @@ def fetch_all(
 ) -> dict[Item, str]:
     """Fetch many files with a few threads and a progress bar on terminals.
 
-    Parameters
-    ----------
-    items : sequence
-        What to fetch.
-    fetch_one : callable
-        Fetches one item; its `FetchError` is counted, any other error ends all.
-    connections : int
-        Requests under way at once.
-    name : str
-        For the bar.
+    ``fetch_one`` gets one item; its `FetchError` is counted, any other error ends all.
 
     Returns
     -------
@@ -204,3 +276,30 @@ def _find_cause(error: BaseException) -> str:
         wrapped = last if isinstance(last, BaseException) else None
         inner = wrapped or error.__cause__ or error.__context__
     return str(getattr(error, "strerror", None) or error)
+
+
+def _read_archives() -> list[dict[str, str]]:
+    rows = read_rows(ARCHIVES)
+    return [row | {"file": f"{row['archive']}/{row['id']}.jpg"} for row in rows]
+
+
+def _copy_from_mirror(row: dict[str, str]) -> bool:
+    mirror = os.environ.get(MIRROR)
+    path = Path(mirror).expanduser() / "archives" / row["file"] if mirror else None
+    if path is None or not path.is_file():
+        return False
+    try:
+        _keep(row, path.read_bytes(), read_image(path))
+    except (FetchError, ImageError) as error:
+        _log.warning("%s is not used: %s", path, error)
+        return False
+    return True
+
+
+def _keep(row: dict[str, str], body: bytes, image: np.ndarray) -> None:
+    """Keep a picture if it looks as the table says."""
+    difference = measure_difference(image, row["phash"])
+    if difference > MAX_DIFFERENCE:
+        raise FetchError(f"it is another picture ({difference} of 256 bits differ)")
+    with write_atomic(find_archives() / row["file"]) as temporary:
+        temporary.write_bytes(body)

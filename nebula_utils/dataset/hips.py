@@ -48,18 +48,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Survey:
-    """A HiPS sky survey: its CDS identifier, and what must be said of it.
+    """A HiPS sky survey: its CDS identifier, and what must be said of it."""
 
-    ``slug`` is its short name in files and image ids; ``dec_min`` is the southern
-    limit of its footprint (degrees); ``stretch`` only matters for a single band.
-    """
-
-    slug: str
+    slug: str  # in files and image ids
     hips: str
     credit: str
     licence: str
-    dec_min: float = -90.0
-    stretch: str = "linear"
+    dec_min: float = -90.0  # deg, southern limit of its footprint
+    stretch: str = "linear"  # of a single band
 
     @property
     def colour(self) -> bool:
@@ -109,9 +105,8 @@ def make_plan(
     -------
     DataFrame
         One row a cutout that lies in the survey's footprint: ``file`` (its name ends
-        in a digest of the query), ``nebula``, ``class``, ``other_kind``, ``ra_deg``,
-        ``dec_deg``, ``size_arcmin``, ``fov_arcmin``, ``survey``, ``size_px``,
-        ``credit``, ``licence``.
+        in a digest of the query), what a manifest says of it, ``survey`` and
+        ``fov_arcmin``.
 
     Raises
     ------
@@ -194,11 +189,10 @@ def fetch_cutouts(
         How many cutouts of the plan are now ``ok``, ``empty`` or ``failed``, and,
         under ``requested``, how many of them were asked for now.
     """
-    folder = find_folder()
+    folder = _find_folder()
     with hold_lock(folder):
         _write_manifest(plan, folder)
-        done = _find_files(folder)
-        pending = plan[~plan["file"].isin(done)]
+        pending = plan[~plan["file"].isin(_find_files(folder))]
         fetch_one = partial(_fetch_one, download.open_session(), server, folder)
         rows = list(pending.itertuples(index=False))
         failures = download.fetch_all(rows, fetch_one, connections, "hips")
@@ -221,7 +215,7 @@ def load_hips() -> pd.DataFrame:
     SourceError
         If nothing was fetched so far, or its list is damaged.
     """
-    folder = find_folder()
+    folder = _find_folder()
     found = _find_files(folder)
     rows = [
         row | {"file": found[row["file"]].relative_to(folder).as_posix()}
@@ -245,8 +239,7 @@ def load_hips() -> pd.DataFrame:
     return table
 
 
-def find_folder() -> Path:
-    """Return where the cutouts are kept: ``hips`` in the cache."""
+def _find_folder() -> Path:
     return cache_dir() / "hips"
 
 
@@ -365,11 +358,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, catalogue: pd.DataFrame | None = None) -> int:
     """Carry out ``nebula fetch hips`` with the options of `add_arguments`.
 
-    Returns
-    -------
-    int
-        0 if all is well, 1 if some cutouts failed, 2 if every one did, 130 after
-        Ctrl-C.
+    Returns the exit status: 0 if all is well, 1 if some cutouts failed, 2 if every one
+    did, 130 after Ctrl-C.
     """
     if catalogue is None:
         catalogue = read_catalogue()
@@ -377,7 +367,7 @@ def run(args: argparse.Namespace, catalogue: pd.DataFrame | None = None) -> int:
     options = ("types", "min_size", "max_size", "constellation", "names", "limit")
     selection = {name: getattr(args, name) for name in options}
     plan = make_plan(catalogue, args.surveys, args.size_px, **selection)
-    folder = find_folder()
+    folder = _find_folder()
     if args.dry_run:
         n_files = int((~plan["file"].isin(_find_files(folder))).sum())
         megabytes = n_files * args.size_px**2 * BYTES_PER_PIXEL / 1e6

@@ -55,21 +55,11 @@ _LONGEST_NUMBER = 3  # words, as in "sh 2 155"
 EVERYDAY = DATA / "everyday.csv"
 
 
-def load_photos(folder: Path, source: str = "photos") -> pd.DataFrame:
-    """List the pictures of a folder with class, nebula and place on the sky.
+def load_photos(folder: Path) -> pd.DataFrame:
+    """List the pictures of a folder, as `make_manifest` does, in file order.
 
-    Parameters
-    ----------
-    folder : Path
-        Has class folders (``dark/``, ``SNR/`` …), or a ``manifest.csv``, which
-        then decides what is listed. Nothing is decoded here.
-    source : str
-        Name of the source; the first part of every ``image_id``.
-
-    Returns
-    -------
-    DataFrame
-        As `make_manifest`, in file order.
+    It has class folders (``dark/``, ``SNR/`` …), or a ``manifest.csv``, which then
+    decides what is listed. Nothing is decoded here.
 
     Raises
     ------
@@ -92,7 +82,7 @@ def load_photos(folder: Path, source: str = "photos") -> pd.DataFrame:
             f"{folder} holds no picture: put some into folders named like "
             f"{', '.join(CLASS_NAMES)}"
         )
-    return make_manifest(there, folder, source, guess=True)
+    return make_manifest(there, folder, "photos", guess=True)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -115,9 +105,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     table = table.fillna("").apply(lambda column: column.str.strip())  # short lines
     for column in set(NUMBERS) & set(table):
         numbers = pd.to_numeric(table[column], errors="coerce")
-        wrong = numbers.isna() & table[column].ne("")
-        if wrong.any():
-            text = table.loc[wrong, column].iloc[0]
+        wrong = table[column][numbers.isna() & table[column].ne("")]
+        for text in wrong:
             raise SourceError(f"{path}: {text!r} in column {column} is no number")
     rows = table.to_dict("records")
     for line, row in enumerate(rows, start=2):
@@ -158,16 +147,15 @@ def make_manifest(
     Returns
     -------
     DataFrame
-        One row a picture with the columns `manifest.COLUMNS`: positions in degrees
-        (ICRS) and sizes in arcminutes as the row gives them, else from the
-        catalogue, else NaN.
+        One row a picture, `manifest.COLUMNS`: positions in degrees (ICRS) and sizes in
+        arcminutes as the row gives them, else from the catalogue, else NaN.
     """
     table = pd.DataFrame([_make_row(row, guess) for row in rows])
     table["path"] = [str((folder / row["file"]).absolute()) for row in rows]
     table["source"] = source
-    stems = pd.Series([_stem(row["file"]) for row in rows])
-    twice = stems.duplicated(keep=False)
     files = pd.Series([row["file"] for row in rows])
+    stems = files.map(lambda file: PurePosixPath(file).with_suffix("").as_posix())
+    twice = stems.duplicated(keep=False)
     table["image_id"] = f"{source}/" + stems.where(~twice, files)
     return table[list(COLUMNS)]
 
@@ -207,12 +195,14 @@ def guess_nebula(stem: str, counted: bool = True) -> str:
     parts = [" ".join(words[i:j]) for i, j in ends if i == 0 or words[i][1:2].isalpha()]
     numbers = [part for part in parts if canonical(part)]
     names = [stem, stripped, re.sub(r"(?<=\d)-\d\d?$", "", stripped), *numbers]
-    for candidate in (*names, *_list_words(words)):
+    # "sh2-155-cave": what is left without its number may be a common name.
+    named = " ".join(word for word in words if not re.search(r"\d", word))
+    for candidate in (*names, *([named] if len(named) > 3 else [])):
         nebula = find(candidate)
         if nebula is not None:
             return str(nebula.name)
-    numbered = filter(None, map(canonical, (stem, stripped, *numbers)))
-    return next(numbered, _clean(stripped))
+    plain = re.sub(r"[\s_]+|(?<![0-9])-|-(?![0-9])", " ", stripped).strip()
+    return next(filter(None, map(canonical, (stem, stripped, *numbers))), plain)
 
 
 def load_everyday() -> pd.DataFrame:
@@ -268,20 +258,6 @@ def _make_row(row: Mapping[str, str], guess: bool) -> dict[str, Any]:
         "licence": row.get("licence", ""),
         "flag": row.get("flag", ""),
     }
-
-
-def _list_words(words: Sequence[str]) -> list[str]:
-    # "sh2-155-cave": what is left without its number may be a common name.
-    named = " ".join(word for word in words if not re.search(r"\d", word))
-    return [named] if len(named) > 3 else []
-
-
-def _clean(name: str) -> str:
-    return re.sub(r"[\s_]+|(?<![0-9])-|-(?![0-9])", " ", name).strip()
-
-
-def _stem(file: str) -> str:
-    return PurePosixPath(file).with_suffix("").as_posix()
 
 
 def _walk_class_folders(folder: Path) -> list[dict[str, str]]:

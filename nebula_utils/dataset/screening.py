@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,8 +75,7 @@ class Screened(NamedTuple):
     duplicates: pd.DataFrame
 
 
-@dataclass(frozen=True)
-class Fingerprint:
+class Fingerprint(NamedTuple):
     """What is kept of a picture to screen it; ``problem`` is "" if it is sound."""
 
     grey: np.ndarray  # uint8 (GREY_SIDE, GREY_SIDE), stretched to a square
@@ -88,17 +86,8 @@ class Fingerprint:
 def screen(manifest: pd.DataFrame) -> Screened:
     """Screen the pictures of a manifest, or read the verdict in the cache.
 
-    Every picture is decoded, so the verdict is kept, under a key of everything that
-    it depends on: the manifest, the pictures' bytes, the catalogue, and the code.
-
-    Parameters
-    ----------
-    manifest : DataFrame
-        One row a picture with the columns `manifest.COLUMNS`.
-
-    Returns
-    -------
-    Screened
+    The verdict's key is everything that it depends on: the manifest, the pictures'
+    bytes, the catalogue, and the code.
     """
     parts = _list_parts(manifest)
     found = load_or_compute("screened", parts, lambda: _screen(manifest))
@@ -114,16 +103,11 @@ def screen(manifest: pd.DataFrame) -> Screened:
 def find_unseen(known: pd.DataFrame, outside: pd.DataFrame) -> np.ndarray:
     """Find the pictures that a head may be fitted on before an outside set judges it.
 
-    Parameters
-    ----------
-    known, outside : DataFrame
-        Manifests of the training pictures and of the outside set.
-
     Returns
     -------
     ndarray of int
-        Rows of ``known`` that share neither nebula nor place nor a copy with any
-        picture outside.
+        Rows of the manifest ``known`` that share neither nebula nor place nor a copy
+        with any picture of the manifest ``outside``.
 
     Raises
     ------
@@ -145,15 +129,10 @@ def find_unseen(known: pd.DataFrame, outside: pd.DataFrame) -> np.ndarray:
 
 
 def measure_difference(image: np.ndarray, known: str) -> int:
-    """Count the bits, of 256, in which a picture's perceptual hash differs.
+    """Count the bits, of 256, in which the perceptual hash of a picture differs.
 
-    Parameters
-    ----------
-    image : ndarray of uint8, shape (h, w, 3)
-        A picture that may be re-encoded or resized.
-    known : str
-        ``imagehash.phash(…, hash_size=16)`` of the picture that it should be, as 64
-        hexadecimal digits. Up to `MAX_DIFFERENCE` it is.
+    ``known`` is ``imagehash.phash(…, hash_size=16)`` of the picture that it should be,
+    as 64 hexadecimal digits; up to `MAX_DIFFERENCE` it is, re-encoded or resized.
     """
     found = imagehash.phash(Image.fromarray(image), hash_size=_PHASH_SIDE)
     return int(found - imagehash.hex_to_hash(known))
@@ -175,6 +154,34 @@ def find_emptiness(image: np.ndarray) -> str:
     if high - low < MIN_CONTRAST:
         return f"contrast of {high - low:.0f} of 255 grey levels"
     return ""
+
+
+def find_duplicates(
+    manifest: pd.DataFrame, prints: Sequence[Fingerprint] | None = None
+) -> pd.DataFrame:
+    """Find copies within and across classes, nebulae and sources.
+
+    A grey, resized, recompressed, brightened or slightly cropped copy is found; a
+    rotated or mirrored one is not.
+
+    Returns
+    -------
+    DataFrame
+        One row a pair: ``first``, ``second`` (image ids in the manifest's order),
+        ``similarity`` of the fine detail (0–1), ``same_nebula``, and
+        ``contradicts``, true if no class is accepted for both.
+    """
+    prints = _take_fingerprints(manifest) if prints is None else prints
+    sound = [i for i, one in enumerate(prints) if not one.problem]
+    names, nebulae = manifest["image_id"].tolist(), manifest["nebula"].tolist()
+    accepted = [set(text.split("|")) for text in manifest["accept"]]
+    rows = []
+    for one, two, similarity in _compare_pictures([prints[i].grey for i in sound]):
+        i, j = sound[one], sound[two]
+        contradicts = not accepted[i] & accepted[j]
+        same = nebulae[i] == nebulae[j]
+        rows.append((names[i], names[j], similarity, same, contradicts))
+    return pd.DataFrame(rows, columns=list(_TABLES["duplicates"]))
 
 
 def _list_unusable(
@@ -205,34 +212,6 @@ def _take_fingerprints(manifest: pd.DataFrame) -> list[Fingerprint]:
         return list(tqdm(prints, "checking pictures", total, disable=None))
 
 
-def find_duplicates(
-    manifest: pd.DataFrame, prints: Sequence[Fingerprint] | None = None
-) -> pd.DataFrame:
-    """Find copies within and across classes, nebulae and sources.
-
-    A grey, resized, recompressed, brightened or slightly cropped copy is found; a
-    rotated or mirrored one is not.
-
-    Returns
-    -------
-    DataFrame
-        One row a pair: ``first``, ``second`` (image ids in the manifest's order),
-        ``similarity`` of the fine detail (0–1), ``same_nebula``, and
-        ``contradicts``, true if no class is accepted for both.
-    """
-    prints = _take_fingerprints(manifest) if prints is None else prints
-    sound = [i for i, one in enumerate(prints) if not one.problem]
-    pairs = _compare_pictures([prints[i].grey for i in sound])
-    names, nebulae = manifest["image_id"].tolist(), manifest["nebula"].tolist()
-    accepted = [set(text.split("|")) for text in manifest["accept"]]
-    rows = []
-    for i, j, similarity in ((sound[i], sound[j], s) for i, j, s in pairs):
-        contradicts = not accepted[i] & accepted[j]
-        same = nebulae[i] == nebulae[j]
-        rows.append((names[i], names[j], similarity, same, contradicts))
-    return pd.DataFrame(rows, columns=list(_TABLES["duplicates"]))
-
-
 def _compare_pictures(greys: list[np.ndarray]) -> list[tuple[int, int, float]]:
     """Return (i, j, similarity) of those that are copies, i < j."""
     if len(greys) < 2:
@@ -240,11 +219,13 @@ def _compare_pictures(greys: list[np.ndarray]) -> list[tuple[int, int, float]]:
     stack = np.stack(greys).astype(np.float32)
     spectra: dict[int, np.ndarray] = {}
     copies = []
+    shifts = np.arange(-_MAX_SHIFT, _MAX_SHIFT + 1)
     for i, j in _propose_pairs(greys, stack):
         for k in (i, j):
             if k not in spectra:
                 spectra[k] = scipy.fft.rfft2(_extract_detail(stack[k]))
-        similarity = _correlate(spectra[i], spectra[j])
+        surface = scipy.fft.irfft2(spectra[i] * np.conj(spectra[j]))
+        similarity = float(surface[np.ix_(shifts, shifts)].max())
         if similarity >= COPY_SIMILARITY:
             copies.append((int(i), int(j), similarity))
     return copies
@@ -273,12 +254,6 @@ def _extract_detail(grey: np.ndarray) -> np.ndarray:
 def _normalise(rows: np.ndarray) -> np.ndarray:
     centred = rows - rows.mean(-1, keepdims=True)
     return centred / (np.linalg.norm(centred, axis=-1, keepdims=True) + 1e-6)
-
-
-def _correlate(one: np.ndarray, two: np.ndarray) -> float:
-    surface = scipy.fft.irfft2(one * np.conj(two))
-    shifts = np.arange(-_MAX_SHIFT, _MAX_SHIFT + 1)
-    return float(surface[np.ix_(shifts, shifts)].max())
 
 
 def _take_fingerprint(path: str) -> Fingerprint:
@@ -322,8 +297,12 @@ def _screen(manifest: pd.DataFrame) -> dict[str, np.ndarray]:
     kept = _drop(manifest, left_out)
     numbers = make_groups(kept, duplicates)
     names = kept["nebula"].groupby(numbers).first().loc[numbers]  # by its first nebula
+
+    def find_palette(path: str) -> str:
+        return str(compute_palette(to_float(read_image(Path(path), GREY_SIDE))))
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        palettes = list(pool.map(_find_palette, kept["path"]))
+        palettes = list(pool.map(find_palette, kept["path"]))
     found = {"palettes": np.array(palettes, str), "groups": names.to_numpy(str)}
     for name, table in {"left_out": left_out, "duplicates": duplicates}.items():
         for column, kind in _TABLES[name].items():
@@ -334,10 +313,6 @@ def _screen(manifest: pd.DataFrame) -> dict[str, np.ndarray]:
 def _drop(manifest: pd.DataFrame, left_out: pd.DataFrame) -> pd.DataFrame:
     used = ~manifest["image_id"].isin(left_out["image_id"])
     return manifest[used].reset_index(drop=True)
-
-
-def _find_palette(path: str) -> str:
-    return str(compute_palette(to_float(read_image(Path(path), GREY_SIDE))))
 
 
 def _list_parts(manifest: pd.DataFrame) -> tuple:

@@ -89,8 +89,8 @@ def repeated_group_kfold(
     Yields
     ------
     (repeat, fold, train, test)
-        Numbers from 0, and arrays of row numbers. Every row is in the test part
-        of exactly one fold of a repeat.
+        Numbers from 0, and arrays of row numbers; of a repeat, every row is in one
+        test part.
 
     Raises
     ------
@@ -140,27 +140,18 @@ def check_leakage(
     test: np.ndarray,
     names: Sequence[str] | None = None,
 ) -> None:
-    """Make sure that no group is on both sides.
-
-    Parameters
-    ----------
-    groups : ndarray, shape (n,)
-        Group of every row: numbers, or names of nebulae.
-    train, test : ndarray of int
-        Row numbers.
-    names : sequence of str, shape (n,), optional
-        The nebula of every row, for the message.
+    """Make sure that no group, of every row, is in the rows of both sides.
 
     Raises
     ------
     LeakageError
-        If there is one.
+        If one is; it names groups, or the nebulae of every row if these are given.
     """
     groups = np.asarray(groups)
     shared = np.intersect1d(groups[train], groups[test])
     if not len(shared):
         return
-    labels = groups.astype(str) if names is None else np.asarray(names, dtype=str)
+    labels = np.asarray(groups if names is None else names, dtype=str)
     rows = np.concatenate([train, test]).astype(int)
     found = sorted(set(labels[rows[np.isin(groups[rows], shared)]]))
     more = f" and {len(found) - 10} more" if len(found) > 10 else ""
@@ -229,10 +220,7 @@ def _place_by_catalogue(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def _join_copies(manifest: pd.DataFrame, duplicates: pd.DataFrame) -> np.ndarray:
-    row_of = {name: row for row, name in enumerate(manifest["image_id"])}
-    rows = [
-        (row_of[one], row_of[two])
-        for one, two in zip(duplicates["first"], duplicates["second"], strict=True)
-        if one in row_of and two in row_of
-    ]
-    return np.array(rows, int).reshape(-1, 2).T
+    row_of = pd.Series(np.arange(len(manifest)), manifest["image_id"])
+    known = duplicates[["first", "second"]].isin(row_of.index).all(axis=1)
+    pairs = duplicates[known]
+    return np.stack([row_of[pairs["first"]], row_of[pairs["second"]]]).astype(int)

@@ -74,20 +74,18 @@ def load_stellarium(
     """
     folder = (Path(folder) if folder else fetch_textures()).resolve()
     use = "newer" if newer else "yes"
-    rows = sorted(
-        (row for row in read_rows(TABLE) if row["use"] == use),
-        key=lambda row: row["file"],
-    )
+    rows = [row for row in read_rows(TABLE) if row["use"] == use]
+    rows.sort(key=lambda row: row["file"])
     there = [row for row in rows if (folder / row["file"]).is_file()]
     paths = [folder / row["file"] for row in there]
     same = _check_pixels(paths, [row["pixel_sha256"] for row in there])
     known = [row for row, sound in zip(there, same, strict=True) if sound]
-    for what, n in (
-        ("missing", len(rows) - len(there)),
-        ("not the labelled pictures", len(there) - len(known)),
-    ):
-        if n:
-            _log.warning("%d textures are %s in %s and left out", n, what, folder)
+    missing, other = len(rows) - len(there), len(there) - len(known)
+    if missing:
+        _log.warning("%d textures are missing in %s and left out", missing, folder)
+    if other:
+        text = "%d textures are not the labelled pictures in %s and left out"
+        _log.warning(text, other, folder)
     if not known:
         wanted = "26.3" if newer else f"{TAG.removeprefix('v')} to 24.3"
         raise SourceError(
@@ -101,10 +99,7 @@ def load_stellarium(
 def fetch_textures() -> Path:
     """Find Stellarium's textures, or fetch them into the cache (about 246 MB, once).
 
-    Returns
-    -------
-    Path
-        The folder with the PNG files and ``textures.json``.
+    Returns the folder with the PNG files and ``textures.json``.
 
     Raises
     ------

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from nebula_utils.config import CLASS_NAMES, RANDOM_STATE
-from nebula_utils.dataset.composition import compute_cramers_v
+from nebula_utils.dataset.manifest import compute_cramers_v
 from nebula_utils.report.drawing import (
     HEAD_STYLE,
     OFFSET,

@@ -174,12 +174,12 @@ def do_fetch_photos(args: argparse.Namespace) -> int:
 @command("fetch archives")
 def do_fetch_archives(args: argparse.Namespace) -> int:
     """Freely licensed pictures of public observatories."""
-    from nebula_utils.dataset.archives import fetch_archives, find_folder
+    from nebula_utils.dataset.download import fetch_archives, find_archives
 
     failures = fetch_archives()
     for file, problem in failures.items():
         logger.warning("%s: %s", file, problem)
-    print(find_folder())
+    print(find_archives())
     return 1 if failures else 0
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from nebula_utils import config
 from nebula_utils.catalogue.table import find
-from nebula_utils.dataset import archives, download
+from nebula_utils.dataset import download
 from nebula_utils.dataset.manifest import check_manifest, load_dataset, load_source
 from nebula_utils.errors import SourceError
 from nebula_utils.images.reading import resize_image
@@ -58,7 +58,7 @@ def server(tmp_path, tmp_cache, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("NEBULA_MIRROR", raising=False)
     monkeypatch.setattr(download, "BACKOFF", 0.01)
-    monkeypatch.setattr(archives, "TABLE", tmp_path / "archives.csv")
+    monkeypatch.setattr(download, "ARCHIVES", tmp_path / "archives.csv")
     url = f"http://127.0.0.1:{http.server_port}/screen/"
     write_table(tmp_path / "archives.csv", url)
     for seed, name in enumerate(IDS):
@@ -105,7 +105,7 @@ def test_pictures_come_from_their_addresses_once(server, tmp_cache):
     assert set(table["credit"] + table["licence"]) == {"ESA/Hubble & NASACC BY 4.0"}
     kept = tmp_cache / "archives/esahubble/potw1.jpg"
     assert kept.read_bytes() == (server.folder / "potw1.jpg").read_bytes()
-    assert archives.fetch_archives() == {} and set(server.asked.values()) == {1}
+    assert download.fetch_archives() == {} and set(server.asked.values()) == {1}
 
 
 def test_mirror_is_looked_at_before_the_network(server, tmp_path, monkeypatch):
@@ -115,17 +115,17 @@ def test_mirror_is_looked_at_before_the_network(server, tmp_path, monkeypatch):
     monkeypatch.setenv("NEBULA_MIRROR", str(tmp_path / "mirror"))
     draw(0).resize((120, 120)).save(place / "potw1.jpg", quality=60)
     draw(7).save(place / "potw2.jpg")  # another picture under this name
-    assert archives.fetch_archives() == {}
+    assert download.fetch_archives() == {}
     assert server.asked == {"potw2.jpg": 1, "heic3.jpg": 1}
 
 
 def test_another_picture_is_refused(server, caplog):
     """What the address has now is not what was labelled: left out, and said."""
     draw(9).save(server.folder / "potw2.jpg")
-    failures = archives.fetch_archives()
+    failures = download.fetch_archives()
     assert list(failures) == ["esahubble/potw2.jpg"]
     assert "it is another picture" in failures["esahubble/potw2.jpg"]
-    assert archives.load_archives()["nebula"].tolist() == ["NGC 2440", "Egg Nebula"]
+    assert download.load_archives()["nebula"].tolist() == ["NGC 2440", "Egg Nebula"]
     assert "1 of 3 pictures of the archives are missing" in caplog.text
 
 
@@ -133,7 +133,7 @@ def test_passing_trouble_is_waited_for(server):
     """Two refusals for now are followed by success; a missing file is not repeated."""
     server.owed["potw1.jpg"] = 2
     (server.folder / "heic3.jpg").unlink()
-    failures = archives.fetch_archives()
+    failures = download.fetch_archives()
     assert list(failures) == ["esahubble/heic3.jpg"]
     assert "HTTP 404" in failures["esahubble/heic3.jpg"]
     assert server.asked["potw1.jpg"] == 3 and server.asked["heic3.jpg"] == 1
@@ -144,19 +144,19 @@ def test_interrupted_fetch_goes_on(server, tmp_cache):
     (server.folder / "potw1.jpg").rename(server.folder / "away.jpg")
     whole = (server.folder / "potw2.jpg").read_bytes()
     (server.folder / "potw2.jpg").write_bytes(whole[: len(whole) // 2])
-    assert len(archives.fetch_archives()) == 2
+    assert len(download.fetch_archives()) == 2
     assert len(list((tmp_cache / "archives").rglob("*.jpg"))) == 1
     (server.folder / "away.jpg").rename(server.folder / "potw1.jpg")
     (server.folder / "potw2.jpg").write_bytes(whole)
-    assert archives.fetch_archives() == {}
+    assert download.fetch_archives() == {}
     assert server.asked["heic3.jpg"] == 1
 
 
 def test_without_network_and_mirror_it_says_so(server, tmp_path):
     """No traceback: which source, and what to do."""
-    write_table(archives.TABLE, "http://127.0.0.1:9/")
+    write_table(download.ARCHIVES, "http://127.0.0.1:9/")
     with pytest.raises(SourceError, match="can't reach"):
-        archives.load_archives()
+        download.load_archives()
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def test_mirror_beside_the_repository_has_them_all(
     """The committed hashes fit the pictures, with no network at all."""
     monkeypatch.setenv("NEBULA_MIRROR", str(shared))
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    manifest = archives.load_archives()
+    manifest = download.load_archives()
     check_manifest(manifest)
     assert len(manifest) == 247
     for found, listed in zip(manifest["nebula"], table["nebula"], strict=True):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from nebula_utils.dataset.composition import (
+from nebula_utils.dataset.manifest import (
     compute_association,
     compute_cramers_v,
     tabulate_composition,

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nebula_utils.dataset import hips, stellarium
 from nebula_utils.dataset import manifest as sources
 from nebula_utils.dataset.screening import Screened
 from nebula_utils.errors import SourceError
@@ -34,9 +35,9 @@ def make_manifest(source: str = "stellarium") -> pd.DataFrame:
 @pytest.fixture
 def loaders(monkeypatch):
     """Replace the loaders of every source by small tables."""
-    monkeypatch.setattr(
-        sources, "_find_loader", lambda name, _: lambda: make_manifest(name)
-    )
+    monkeypatch.setattr(hips, "load_hips", lambda: make_manifest("hips"))
+    ours = make_manifest("stellarium")
+    monkeypatch.setattr(stellarium, "load_stellarium", lambda: ours)
 
 
 def test_sources_are_joined_in_order(loaders):
@@ -100,12 +101,13 @@ def test_empty_manifest_is_an_error():
         sources.check_manifest(make_manifest().head(0))
 
 
-def test_held_out_nebulae_go_with_their_group(manifest):
+def test_held_out_nebulae_go_with_their_group(manifest, monkeypatch):
     """A picture under another name of a held-out nebula trains nothing either."""
     rows = manifest.assign(group=manifest["nebula"], palette="mixed")
     alias = rows["nebula"] == "Sim dark 1"
     rows.loc[alias, "group"] = "Sim dark 0"
-    made = sources.make_dataset(rows, min_nebulae=3, held_out=("Sim dark 0",))
+    monkeypatch.setattr(sources, "HELD_OUT", ("Sim dark 0",))
+    made = sources.make_dataset(rows, min_nebulae=3)
     assert set(made.held_out["nebula"]) == {"Sim dark 0", "Sim dark 1"}
     assert not set(made.manifest["nebula"]) & set(made.held_out["nebula"])
 

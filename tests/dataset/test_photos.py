@@ -49,10 +49,10 @@ def test_class_folders_become_a_manifest(folder):
 
 def test_synthetic_catalogue_loads(synthetic_folder):
     """Seven class folders of eight pictures are listed under seven labels."""
-    table = photos.load_photos(synthetic_folder, "mine")
+    table = photos.load_photos(synthetic_folder)
     assert table.groupby("label").size().to_dict() == dict.fromkeys(CLASS_NAMES, 8)
     assert table["image_id"].is_unique
-    assert table["image_id"].str.startswith("mine/").all()
+    assert table["image_id"].str.startswith("photos/").all()
     assert table["nebula"].nunique() == 28
 
 
@@ -228,11 +228,11 @@ def test_outside_folders_load(shared):
     table = photos.load_photos(shared / "photos")
     assert table["label"].value_counts().to_dict() == {"emission": 349, "dark": 77}
     assert (table["flag"] != "").sum() == 29
-    newer = photos.load_photos(shared / "stellarium-26.3", "stellarium-26.3")
+    newer = photos.load_photos(shared / "stellarium-26.3")
     assert len(newer) == 66
     assert newer["label"].nunique() == 6
     assert (newer["accept"] == "emission|reflection").sum() == 3
-    strangers = photos.load_photos(shared / "strangers", "strangers")
+    strangers = photos.load_photos(shared / "strangers")
     check_manifest(strangers)
     assert len(strangers) == 402 and strangers["label"].nunique() == 7
     kinds = strangers["other_kind"].value_counts().to_dict()
