@@ -25,7 +25,7 @@ from nebula_utils.classifier.texts import (
 )
 from nebula_utils.classifier.upload import STATIC
 from nebula_utils.images import reading
-from nebula_utils.report.style import CLASS_LABELS, CLASS_STYLE
+from nebula_utils.report.drawing import CLASS_LABELS, CLASS_STYLE
 
 SHOWN_SIDE = 360  # px, shorter side of the picture in an answer
 SMALL_SIDE = 64  # px, in the table

@@ -24,7 +24,7 @@ from nebula_utils.counterfactuals.flips import PALETTES, Predict, Shift, find_fl
 from nebula_utils.errors import ImageError, NebulaError
 from nebula_utils.images import reading
 from nebula_utils.images.scientific import Decoded
-from nebula_utils.report.style import CLASS_LABELS
+from nebula_utils.report.drawing import CLASS_LABELS
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Charts of data, features and heads (02 to 04): results in, Axes out.
+"""Charts of data, features, heads and their bias (02 to 05): results in, Axes out.
 
 Each says in its title what was found, and takes ``ax``, where to draw; default: a new
 figure. Nothing here draws random numbers but the t-SNE map, with a seed of its own.
@@ -12,40 +12,43 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from nebula_utils.config import CLASS_NAMES, RANDOM_STATE
+from nebula_utils.counterfactuals.colour import PALETTES
 from nebula_utils.dataset.manifest import compute_cramers_v
 from nebula_utils.report.drawing import (
+    CHANGE_NAMES,
+    CLASS_LABELS,
+    CLASS_STYLE,
+    COLOURS,
     HEAD_STYLE,
     OFFSET,
-    draw_score,
-    draw_shares,
+    draw_scores,
+    draw_table,
     format_percent,
+    get_figure,
     make_axes,
+    make_grid,
     name_rows,
     style_marker,
-    write_cell,
     write_title,
 )
-from nebula_utils.report.style import CLASS_LABELS, CLASS_STYLE
 from nebula_utils.training.calibration import compute_reliability
 from nebula_utils.training.probes import share_neighbours
 from nebula_utils.training.scores import (
+    MIN_GROUP,
     Predictions,
-    Score,
     compute_balanced_accuracy,
     compute_confusion,
     compute_ece,
+    compute_recall,
+    make_score,
     make_weights,
 )
 
+Heads = Mapping[str, Mapping[str, Any]]  # name → scores, as in metrics.json
+
 
 def plot_counts(data: Mapping[str, Any], ax: Axes | None = None) -> Axes:
-    """Show how many nebulae and pictures each class has.
-
-    Parameters
-    ----------
-    data : mapping
-        `Dataset.describe`.
-    """
+    """Show how many nebulae and pictures each class has, by `Dataset.describe`."""
     ax = make_axes(ax, (7, 0.45 * len(data["classes"]) + 1.6))
     counts = data["classes"]
     for row, (name, count) in enumerate(counts.items()):
@@ -80,29 +83,24 @@ def plot_composition(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     -------
     Axes
         A row a palette, a dot a class, with Wilson's 95 % interval for as many
-        witnesses as there are nebulae. Were colour no help, the dots of a row would
-        stand one below the other.
+        independent units as there are nebulae. Were colour no help, the dots of a row
+        would stand one below the other.
     """
     ax = make_axes(ax, (8, 4.5))
     counts = table.groupby(level="label").sum()
     counts = counts.loc[[name for name in CLASS_NAMES if name in counts.index]]
     images = counts["images"]
-    shares = counts.drop(columns=["images", "nebulae"]).div(images, axis=0) * 100
+    palettes = counts.drop(columns=["images", "nebulae"])
+    shares = palettes.div(images, axis=0) * 100
     places = np.arange(shares.shape[1])
     offsets = np.linspace(-0.3, 0.3, len(shares)) if len(shares) > 1 else [0.0]
     for (name, share), offset in zip(shares.iterrows(), offsets, strict=True):
         style = CLASS_STYLE[str(name)]
         low, high = _compute_interval(share.to_numpy() / 100, counts["nebulae"][name])
         ax.hlines(places + offset, low * 100, high * 100, color=style["color"], lw=1)
-        ax.scatter(
-            share,
-            places + offset,
-            s=64,
-            **style_marker(style),
-            label=f"{str(name).replace('_', ' ')} ({images[name]})",
-            clip_on=False,
-            zorder=3,
-        )
+        label = f"{str(name).replace('_', ' ')} ({images[name]})"
+        look = {"s": 64, "clip_on": False, "zorder": 3, **style_marker(style)}
+        ax.scatter(share, places + offset, label=label, **look)
     for place in places[:-1]:
         ax.axhline(place + 0.5, color="#ddd", linewidth=0.8)
     ax.set(xlim=(0, 100), ylim=(len(places) - 0.5, -0.5))
@@ -111,8 +109,7 @@ def plot_composition(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_ylabel("palette")
     ax.grid(axis="x", color="#eee")
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
-    palettes = counts.drop(columns=["images", "nebulae"]).to_numpy()
-    value = compute_cramers_v(palettes)
+    value = compute_cramers_v(palettes.to_numpy())
     found = f"Colour and type go together with Cramér's V = {value:.2f}"
     if np.isnan(value):
         found = "One class or palette only: no association to measure"
@@ -122,7 +119,7 @@ def plot_composition(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def _compute_interval(share: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    # Wilson's 95 % interval of a share, with nebulae as the independent witnesses.
+    # Wilson's 95 % interval of a share, with nebulae as the independent units.
     z2 = 1.96**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n**2))) / (1 + z2 / n)
@@ -144,11 +141,9 @@ def plot_embedding_map(
     X : ndarray of shape (n_images, n_features), float32
         Embeddings.
     y : ndarray of shape (n_images,), int
-        Classes.
-    class_names : sequence of str
-        One name a class.
-    method : str
-        ``"tsne"`` or ``"pca"``.
+        Indices into ``class_names``.
+    method : {"tsne", "pca"}
+        What makes two numbers of many.
     random_state : int
         Seed of t-SNE.
     """
@@ -156,24 +151,17 @@ def plot_embedding_map(
     points, variance = _project(X, method, random_state)
     for label in reversed(range(len(class_names))):
         name = class_names[label]
-        style = CLASS_STYLE[name]
         here = points[y == label]
-        kind: dict[str, Any] = {"edgecolors": "#333", "linewidths": 0.4}
-        if style["marker"] == "x":
-            kind = {"linewidths": 0.6}
-        ax.scatter(
-            here[:, 0],
-            here[:, 1],
-            s=14 if name == "other" else 34,
-            c=style["color"],
-            marker=style["marker"],
-            label=f"{CLASS_LABELS[name]} ({len(here)})",
-            **kind,
-        )
+        look = style_marker(CLASS_STYLE[name]) | {
+            "label": f"{CLASS_LABELS[name]} ({len(here)})",
+            "s": 14 if name == "other" else 34,
+            "linewidths": 0.6 if name == "other" else 0.4,
+        }
+        ax.scatter(here[:, 0], here[:, 1], **look)
     ax.set(xticks=[], yticks=[])
     handles, labels = ax.get_legend_handles_labels()
-    kind = {"loc": "upper left", "bbox_to_anchor": (1, 1), "frameon": False}
-    ax.legend(handles[::-1], labels[::-1], fontsize=9, **kind)
+    beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+    ax.legend(handles[::-1], labels[::-1], fontsize=9, frameon=False, **beside)
     if method == "pca":
         title = f"Two principal components hold {variance:.0%} of the variance"
         return write_title(ax, title, f"{len(X)} embeddings, PCA")
@@ -231,70 +219,28 @@ def plot_learning_curves(
     return write_title(ax, title, "one split by nebula; plain gradient descent")
 
 
-def plot_scores(
-    scores: Mapping[str, Score],
-    ax: Axes | None = None,
-    title: str = "",
-    subtitle: str = "",
-    xlabel: str = "balanced accuracy",
-) -> Axes:
-    """Draw scores as dots with their intervals, one a row.
-
-    Parameters
-    ----------
-    scores : mapping of str to score
-        What a row is called → a score as metrics.json has it.
-    title, subtitle, xlabel : str
-        The finding, what is plotted, and the unit.
-    """
-    ax = make_axes(ax, (7, 0.5 * len(scores) + 1.5))
-    for row, (name, score) in enumerate(scores.items()):
-        head = name.split(",")[0]
-        style = HEAD_STYLE.get(head, HEAD_STYLE["robust"])
-        draw_score(ax, score, row, style)
-        if score["value"] is not None:
-            text = f"{score['value']:.2f}"
-            ax.text(score["value"], row - 0.22, text, ha="center", fontsize=9)
-    name_rows(ax, list(scores))
-    ax.set_xlabel(f"{xlabel}, 95 % interval by nebula")
-    return write_title(ax, title, subtitle)
-
-
-def plot_split_comparison(
-    heads: Mapping[str, Mapping[str, Any]], ax: Axes | None = None
-) -> Axes:
-    """Show how much a random split flatters, against a split by nebula.
-
-    Parameters
-    ----------
-    heads : mapping of str to dict
-        The heads' scores, as in metrics.json.
-    """
-    rows: dict[str, Score] = {}
-    for name, head in heads.items():
-        rows[f"{name}, by nebula"] = head["balanced_accuracy"]
-        rows[f"{name}, random"] = head["balanced_accuracy_random_split"]
-    first = next(iter(heads))
-    gain = (rows[f"{first}, random"]["value"] or 0.0) - (
-        rows[f"{first}, by nebula"]["value"] or 0.0
-    )
+def plot_split_comparison(heads: Heads, ax: Axes | None = None) -> Axes:
+    """Show how much a random split flatters, against a split by nebula."""
+    ways = {
+        "balanced_accuracy": "by nebula",
+        "balanced_accuracy_random_split": "random",
+    }
+    scores = {name: {way: head[way] for way in ways} for name, head in heads.items()}
+    first = next(iter(scores))
+    strict, loose = scores[first].values()
+    gain = (loose["value"] or 0.0) - (strict["value"] or 0.0)
     word = "more" if gain >= 0 else "less"
     title = (
         f"A random split would claim {abs(100 * gain):.1f} points {word} ({first} head)"
     )
-    score = rows[f"{first}, by nebula"]
-    about = f"{score['n_images']} pictures of {score['n_nebulae']} objects"
-    return plot_scores(rows, ax, title, about)
+    ax = draw_scores(scores, ways, ax)
+    ax.set_xlabel("balanced accuracy, 95 % interval by nebula")
+    about = f"{strict['n_images']} pictures of {strict['n_nebulae']} objects"
+    return write_title(ax, title, about)
 
 
-def plot_recall(heads: Mapping[str, Mapping[str, Any]], ax: Axes | None = None) -> Axes:
-    """Compare each class's recall between heads.
-
-    Parameters
-    ----------
-    heads : mapping of str to dict
-        The heads' scores, as in metrics.json.
-    """
+def plot_recall(heads: Heads, ax: Axes | None = None) -> Axes:
+    """Compare each class's recall between heads."""
     recalls = {name: head["recall"] for name, head in heads.items()}
     last = list(recalls)[-1]
     worst = min(recalls[last], key=lambda name: recalls[last][name]["value"])
@@ -302,65 +248,42 @@ def plot_recall(heads: Mapping[str, Mapping[str, Any]], ax: Axes | None = None) 
         f"Hardest for the {last} head: {CLASS_LABELS[worst]}, "
         f"recall {format_percent(recalls[last][worst])}"
     )
-    ax = plot_paired(recalls, CLASS_LABELS, ax)
+    ax = draw_scores(recalls, CLASS_LABELS, ax)
     ax.set(xlim=(0, 1), xlabel="recall, 95 % interval by nebula")
     return write_title(ax, title, "out-of-fold answers, pictures as they are")
 
 
-def plot_confusion(
-    p: Predictions, ax: Axes | None = None, subtitle: str = "out-of-fold answers"
+def plot_flip_rates(
+    heads: Heads,
+    ax: Axes | None = None,
+    key: str = "flip_rate",
+    first: str = "grey",
 ) -> Axes:
-    """Draw a confusion matrix: shares by colour, counts of pictures in the cells.
+    """Compare how often a change of colour, or of framing, changes the answer.
 
     Parameters
     ----------
-    p : Predictions
-        Answers and truth.
-    subtitle : str
-        Which head and which pictures.
-
-    Returns
-    -------
-    Axes
-        Rows are true classes, normalised; counts are means over the repeats.
+    key : {"flip_rate", "framing_flip_rate"}
+        Which of the two.
+    first : str
+        The change that the title tells.
     """
-    counts = compute_confusion(p)
-    n = len(counts)
-    ax = make_axes(ax, (0.75 * n + 2.2, 0.6 * n + 2))
-    share = draw_shares(ax, counts)
-    for (row, column), count in np.ndenumerate(counts):
-        if count >= 0.5:
-            write_cell(ax, row, column, f"{count:.0f}", float(share[row, column]))
-    labels = [CLASS_LABELS[name] for name in p.class_names]
-    ax.set_xticks(range(n), labels, rotation=40, ha="right")
-    ax.set_yticks(range(n), labels)
-    ax.set(xlabel="answer", ylabel="true class")
-    wrong = share - np.diag(np.diag(share))
-    row, column = np.unravel_index(wrong.argmax(), wrong.shape)
-    found = (
-        f"{wrong.max():.0%} of {labels[row]} pictures taken for {labels[column]}"
-        if wrong.max() > 0
-        else "No picture is taken for another class"
-    )
-    accuracy = compute_balanced_accuracy(p, make_weights(p.groups, p.y_true, 0))[0]
-    about = f"{subtitle}; {len(p.y_true)} pictures; balanced accuracy {accuracy:.2f}"
-    return write_title(ax, found, about)
+    flips = {name: head[key] for name, head in heads.items()}
+    values = [f"{flip[first]['value']:.0%} ({name})" for name, flip in flips.items()]
+    ax = draw_scores(flips, CHANGE_NAMES, ax)
+    ax.set(xlim=(0, None), xlabel="share of answers that flip, 95 % interval by nebula")
+    score = next(iter(flips.values()))[first]
+    about = f"{score['n_images']} pictures of {score['n_nebulae']} nebulae, out of fold"
+    title = f"Answers that flip, {CHANGE_NAMES[first]}: {', '.join(values)}"
+    return write_title(ax, title, about)
 
 
 def plot_reliability(
     predictions: Mapping[str, Predictions], ax: Axes | None = None
 ) -> Axes:
-    """Draw how often answers of a given confidence are right.
+    """Draw how often heads' out-of-fold answers of a given confidence are right.
 
-    Parameters
-    ----------
-    predictions : mapping of str to Predictions
-        Name of each head → its out-of-fold answers.
-
-    Returns
-    -------
-    Axes
-        Dots on the diagonal are calibrated; their area is the share of the nebulae.
+    Dots on the diagonal are calibrated; their area is the share of the nebulae.
     """
     ax = make_axes(ax, (5.4, 5))
     ax.plot([0, 1], [0, 1], color="#bbb", lw=1)
@@ -382,20 +305,133 @@ def plot_reliability(
     return write_title(ax, title, "out-of-fold answers; area: share of the objects")
 
 
-def plot_paired(
-    series: Mapping[str, Mapping[str, Score]],
-    labels: Mapping[str, str],
-    ax: Axes | None,
+def plot_confusion_grid(
+    predictions: Mapping[str, Mapping[str, Predictions]],
+    names: Sequence[str] = COLOURS,
+) -> np.ndarray:
+    """Draw small confusion matrices: a row a head, a column a change.
+
+    Parameters
+    ----------
+    predictions : mapping of str to mapping of str to Predictions
+        Name of each head → ``"as_is"`` and changes → its predictions of all pictures.
+    names : sequence of str
+        The changes to draw, from left to right.
+
+    Returns
+    -------
+    ndarray of Axes
+        Shares by colour, without counts; the balanced accuracy stands above each.
+    """
+    axes = make_grid(len(predictions), len(names), (1.75, 2.1))
+    losses = []
+    for line, (head, under) in zip(axes, predictions.items(), strict=True):
+        labels = [CLASS_LABELS[name] for name in under[names[0]].class_names]
+        means = []
+        for ax, name in zip(line, names, strict=True):
+            p = under[name]
+            counts = compute_confusion(p)
+            draw_table(ax, counts / np.maximum(counts.sum(1, keepdims=True), 1))
+            weights = make_weights(p.groups, p.y_true, 0)
+            means.append(compute_balanced_accuracy(p, weights)[0])
+            ax.set_title(f"{CHANGE_NAMES[name]}: {means[-1]:.2f}", fontsize=8)
+        line[0].set_yticks(range(len(labels)), labels, fontsize=6.5)
+        line[0].set_ylabel(f"{head} head", fontsize=9)
+        losses.append(f"{100 * (means[0] - min(means)):.0f} ({head})")
+    found = (
+        f"Points of balanced accuracy that the worst change costs: {', '.join(losses)}"
+    )
+    get_figure(axes[0, 0]).suptitle(found, fontsize=11, x=0.01, ha="left")
+    axes[0, 0].set_label(found)
+    return axes
+
+
+def plot_group_recall(
+    p: Predictions,
+    palettes: np.ndarray,
+    ax: Axes | None = None,
+    subtitle: str = "out-of-fold answers",
 ) -> Axes:
-    """Draw several heads' scores side by side, a row a key."""
-    keys = list(next(iter(series.values())))
-    ax = make_axes(ax, (7, 0.55 * len(keys) + 1.6))
-    shifts = np.linspace(-0.16, 0.16, len(series)) if len(series) > 1 else [0.0]
-    for (name, scores), shift in zip(series.items(), shifts, strict=True):
-        style = HEAD_STYLE[name]
-        for row, key in enumerate(keys):
-            label = name if row == 0 else None
-            draw_score(ax, scores[key], row + shift, style, label)
-    name_rows(ax, [labels.get(key, key) for key in keys])
-    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    return ax
+    """Draw the recall of each type × palette group, with its number of nebulae.
+
+    Parameters
+    ----------
+    p : Predictions
+        Answers to the pictures as they are.
+    palettes : ndarray of shape (n_images,), str
+        The palette of each picture.
+    subtitle : str
+        Which head.
+    """
+    types = [name for name in p.class_names if name != "other"]
+    columns = [name for name in PALETTES if name in palettes]
+    grid = np.full((len(types), len(columns)), np.nan)
+    texts = np.full(grid.shape, "", object)
+    scored: list[tuple[float, str]] = []
+    for i, j in np.ndindex(grid.shape):
+        label = p.class_names.index(types[i])
+        mask = (p.y_true == label) & (palettes == columns[j])
+        if not mask.any():
+            continue
+        part = p.select(mask)
+        values = compute_recall(part, make_weights(part.groups, part.y_true))[:, label]
+        score = make_score(values, part.groups)
+        n, value = score["n_nebulae"] or 0, score["value"]
+        texts[i, j] = f"–\n{n} neb."
+        if value is not None and n >= MIN_GROUP:
+            grid[i, j] = value
+            texts[i, j] = f"{value:.2f}\n{n} neb."
+            name = f"{columns[j]} {CLASS_LABELS[types[i]]}"
+            scored.append((value, f"{name}, recall {format_percent(score)}"))
+    ax = make_axes(ax, (1.1 * len(columns) + 3, 0.55 * len(types) + 1.8))
+    draw_table(ax, grid, texts, [CLASS_LABELS[name] for name in types], columns)
+    ax.set_xlabel(f"palette of the picture (–: fewer than {MIN_GROUP} nebulae)")
+    title = "No type × palette group is large enough"
+    if scored:
+        title = f"Worst group: {min(scored, key=lambda found: found[0])[1]}"
+    return write_title(ax, title, f"recall by type and palette; {subtitle}")
+
+
+def plot_dose_response(response: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw P(dark) against the extinction, the median and half of the scenes.
+
+    Parameters
+    ----------
+    response : DataFrame
+        From `bias.measure_dust_response`.
+    """
+    ax = make_axes(ax, (6.4, 3.6))
+    for (head, colour), rows in response.groupby(["head", "colour"], sort=False):
+        curve = rows.groupby("a_v")["p_dark"].quantile([0.25, 0.5, 0.75]).unstack()
+        shade, grey = HEAD_STYLE[head]["color"], colour == "grey"
+        line = ":" if grey else "-"
+        ax.plot(curve.index, curve[0.5], line, color=shade, marker="o", ms=4)
+        if not grey:
+            band = (curve[0.25], curve[0.75])
+            ax.fill_between(curve.index, *band, color=shade, alpha=0.1)
+        end = (curve.index[-1], float(curve[0.5].iloc[-1]))
+        text = {"xytext": (6, 4 if grey else -8), "color": shade, **OFFSET}
+        ax.annotate(f"{head}, {colour}", end, **text)
+    ax.set(
+        xlabel="visual extinction A$_V$ of the cloud's densest part, magnitudes",
+        ylabel="P(dark)",
+        ylim=(0, 1),
+        xlim=(0, 1.35 * response["a_v"].max()),
+    )
+    ax.spines[["top", "right"]].set_visible(False)
+    about = f"{response['scene'].nunique()} simulated fields, only the dust changes"
+    return write_title(ax, describe_response(response), about)
+
+
+def describe_response(response: pd.DataFrame) -> str:
+    """Say in one sentence what the dust changes, whatever it is."""
+    as_is = response[response["colour"] == "as it is"]
+    medians = as_is.groupby(["head", "a_v"], sort=False)["p_dark"].median()
+    least, most = as_is["a_v"].min(), as_is["a_v"].max()
+    parts = []
+    for head in as_is["head"].unique():
+        before, after = medians[head, least], medians[head, most]
+        change = "rises" if after > before + 0.02 else "does not rise"
+        change = "falls" if after < before - 0.02 else change
+        parts.append(f"{change} from {before:.2f} to {after:.2f} ({head})")
+    return f"With the dust P(dark) {' and '.join(parts)}"

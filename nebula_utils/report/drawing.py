@@ -1,4 +1,7 @@
-"""What all figures share: looks, titles, dots with intervals, alt text, files."""
+"""What all figures share: looks, titles, tables, dots with intervals, alt text, files.
+
+Colours and names serve the page too, so Matplotlib is imported only where it draws.
+"""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -6,26 +9,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from nebula_utils.config import CLASS_NAMES
 from nebula_utils.files import write_atomic
-from nebula_utils.training.scores import Score
 
 if TYPE_CHECKING:
     from IPython.display import Image
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from nebula_utils.training.scores import Score
 
 DPI = 100
 QUALITY = 82  # of JPEG, for figures with photographs
 OFFSET: dict[str, Any] = {"textcoords": "offset points", "fontsize": 9}
-# The heads of every comparison; told apart by shade and marker.
+# Colour and marker: told apart by the colour-blind and in a grey print.
+CLASS_STYLE: dict[str, dict[str, Any]] = {
+    "dark": {"color": "#000000", "marker": "o"},
+    "emission": {"color": "#CC3311", "marker": "s"},
+    "reflection": {"color": "#0072B2", "marker": "D"},
+    "planetary": {"color": "#44AA99", "marker": "^"},
+    "protoplanetary": {"color": "#E69F00", "marker": "v"},
+    "supernova_remnant": {"color": "#882255", "marker": "P"},
+    "other": {"color": "#777777", "marker": "x"},
+}
+CLASS_LABELS: dict[str, str] = {
+    name: name.replace("_", " ") for name in CLASS_NAMES if name != "other"
+} | {"other": "not a nebula"}
 HEAD_STYLE = {
     "plain": {"color": "#8a8a8a", "marker": "o"},
     "balanced": {"color": "#5b7fa6", "marker": "D"},
     "robust": {"color": "#0b3c6f", "marker": "s"},
-    "fine-tuned": {"color": "#b5651d", "marker": "^"},
 }
+HEADS = tuple(HEAD_STYLE)
 COLOURS = ("as_is", "grey", "saturated", "red", "blue", "gold", "swapped")
 CHANGE_NAMES = {
     "as_is": "as it is",
@@ -45,8 +61,10 @@ CHANGE_NAMES = {
 }
 
 
-def show(axes: Axes | np.ndarray, alt: str | None = None) -> "Image":
+def show(axes: "Axes | np.ndarray", alt: str | None = None) -> "Image":
     """Return a figure as an image with alt text, for a notebook, and close it.
+
+    It is a JPEG where photographs are drawn, else a PNG.
 
     Parameters
     ----------
@@ -55,13 +73,9 @@ def show(axes: Axes | np.ndarray, alt: str | None = None) -> "Image":
     alt : str, optional
         What is to be seen, for those who can't; default: the title and the subtitle
         that `write_title` gave, and the axes' labels.
-
-    Returns
-    -------
-    IPython.display.Image
-        JPEG where photographs are drawn, else PNG.
     """
     from IPython.display import Image
+    from matplotlib import pyplot as plt
 
     first = axes.flat[0] if isinstance(axes, np.ndarray) else axes
     figure = get_figure(first)
@@ -74,51 +88,52 @@ def show(axes: Axes | np.ndarray, alt: str | None = None) -> "Image":
     name = "jpeg" if photo else "png"
     figure.savefig(stream, format=name, dpi=DPI, **kind)
     plt.close(figure)
-    return Image(stream.getvalue(), format=name, alt=alt or describe_figure(first))
+    return Image(stream.getvalue(), format=name, alt=alt or _describe(first))
 
 
-def describe_figure(ax: Axes) -> str:
-    """Return alt text from a figure's titles and labels."""
-    parts = [ax.get_title(loc="left").strip(), str(ax.get_label())]
-    axis = [ax.get_xlabel(), ax.get_ylabel()]
-    parts.append(" against ".join(text for text in axis[::-1] if text))
+def _describe(ax: "Axes") -> str:
+    axis = [text for text in (ax.get_ylabel(), ax.get_xlabel()) if text]
+    parts = [
+        ax.get_title(loc="left").strip(),
+        str(ax.get_label()),
+        " against ".join(axis),
+    ]
     return ". ".join(part for part in parts if part and not part.startswith("_"))
 
 
-def save_figure(axes: Axes | np.ndarray, path: Path) -> Path:
+def save_figure(axes: "Axes | np.ndarray", path: Path) -> Path:
     """Write a figure as PNG, whole or not at all, and return the path."""
     first = axes.flat[0] if isinstance(axes, np.ndarray) else axes
     with write_atomic(path) as temporary:
         # No version of Matplotlib inside: two runs give equal files.
-        get_figure(first).savefig(
-            temporary, format="png", dpi=DPI, metadata={"Software": None}
-        )
+        how: dict[str, Any] = {"format": "png", "metadata": {"Software": None}}
+        get_figure(first).savefig(temporary, dpi=DPI, **how)
     return path
 
 
-def make_axes(ax: Axes | None, size: tuple[float, float], **subplot: Any) -> Axes:
+def make_axes(ax: "Axes | None", size: tuple[float, float], **subplot: Any) -> "Axes":
     """Return the given Axes, or those of a new figure of this size (inches)."""
-    if ax is None:
-        _, ax = plt.subplots(
-            figsize=size, dpi=DPI, layout="constrained", subplot_kw=subplot
-        )
-    return ax
+    return ax or make_grid(1, 1, size, **subplot)[0, 0]
 
 
-def make_grid(rows: int, columns: int, size: tuple[float, float]) -> np.ndarray:
+def make_grid(
+    rows: int, columns: int, size: tuple[float, float], **subplot: Any
+) -> np.ndarray:
     """Return the Axes of a new figure, (rows, columns), each of a size in inches."""
-    _, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(size[0] * columns, size[1] * rows),
-        layout="constrained",
-        squeeze=False,
-        dpi=DPI,
-    )
-    return axes
+    from matplotlib import pyplot as plt
+
+    whole = (size[0] * columns, size[1] * rows)
+    options: dict[str, Any] = {"layout": "constrained", "squeeze": False, "dpi": DPI}
+    return plt.subplots(rows, columns, figsize=whole, subplot_kw=subplot, **options)[1]
 
 
-def write_title(ax: Axes, title: str, subtitle: str) -> Axes:
+def get_figure(ax: "Axes") -> "Figure":
+    """Return the whole figure that an Axes belongs to."""
+    figure: Any = ax.get_figure(root=True)
+    return figure
+
+
+def write_title(ax: "Axes", title: str, subtitle: str) -> "Axes":
     """Write the finding, and in smaller type what is plotted; both go into alt text."""
     ax.set_title(f"{title}\n", loc="left", fontsize=11)
     ax.text(0, 1.02, subtitle, transform=ax.transAxes, fontsize=9, color="#555")
@@ -126,43 +141,13 @@ def write_title(ax: Axes, title: str, subtitle: str) -> Axes:
     return ax
 
 
-def format_percent(score: Score) -> str:
-    """Return a score in percent with its interval: "24 % [17, 31]"."""
-    value, low, high = (score[key] for key in ("value", "low", "high"))
-    if value is None:
-        return "not known"
-    text = f"{100 * value:.0f} %"
-    if low is None or high is None:
-        return text
-    return f"{text} [{100 * low:.0f}, {100 * high:.0f}]"
-
-
-def draw_score(
-    ax: Axes,
-    score: Score,
-    row: float,
-    style: Mapping[str, str],
-    label: str | None = None,
-) -> None:
-    """Draw a score as a dot with its interval."""
-    if score["value"] is None:
-        return
-    if score["low"] is not None and score["high"] is not None:
-        ax.hlines(row, score["low"], score["high"], color=style["color"], lw=1.5)
-    ax.scatter(score["value"], row, s=44, zorder=3, label=label, **style_marker(style))
-
-
-def draw_shares(ax: Axes, counts: np.ndarray) -> np.ndarray:
-    """Draw a table of counts as shares of its rows, and return the shares."""
-    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    ax.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    return share
-
-
-def write_cell(ax: Axes, row: int, column: int, text: str, share: float) -> None:
-    """Write into a cell of a table in blues, light on dark."""
-    ink = "white" if share > 0.55 else "#222"
-    ax.text(column, row, text, ha="center", va="center", color=ink, fontsize=9)
+def name_rows(ax: "Axes", names: Sequence[str]) -> None:
+    """Write a name beside each row, the first on top."""
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.grid(axis="x", color="#eee")
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
 
 
 def style_marker(style: Mapping[str, str]) -> dict[str, Any]:
@@ -173,17 +158,52 @@ def style_marker(style: Mapping[str, str]) -> dict[str, Any]:
     return look
 
 
-def name_rows(ax: Axes, names: Sequence[str]) -> None:
-    """Write a name beside each row, the first on top."""
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.grid(axis="x", color="#eee")
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
+def format_percent(score: "Score") -> str:
+    """Return a score in percent with its interval: "24 % [17, 31]"."""
+    value, low, high = (score[key] for key in ("value", "low", "high"))
+    if value is None:
+        return "not known"
+    text = f"{100 * value:.0f} %"
+    if low is None or high is None:
+        return text
+    return f"{text} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
-def get_figure(ax: Axes) -> Figure:
-    """Return the whole figure that an Axes belongs to."""
-    figure = ax.get_figure(root=True)
-    assert isinstance(figure, Figure)
-    return figure
+def draw_scores(
+    heads: "Mapping[str, Mapping[str, Score]]",
+    labels: Mapping[str, str],
+    ax: "Axes | None",
+) -> "Axes":
+    """Draw heads' scores as dots with intervals side by side, a row a key."""
+    keys = list(next(iter(heads.values())))
+    ax = make_axes(ax, (7, 0.55 * len(keys) + 1.6))
+    shifts = np.linspace(-0.16, 0.16, len(heads)) if len(heads) > 1 else [0.0]
+    for (name, scores), shift in zip(heads.items(), shifts, strict=True):
+        style = HEAD_STYLE[name]
+        for row, key in enumerate(keys):
+            value, low, high = (scores[key][part] for part in ("value", "low", "high"))
+            if low is not None and high is not None:
+                ax.hlines(row + shift, low, high, color=style["color"], lw=1.5)
+            label = name if row == 0 else None
+            look = {"s": 44, "zorder": 3, "label": label, **style_marker(style)}
+            ax.scatter(np.nan if value is None else value, row + shift, **look)
+    name_rows(ax, [labels.get(key, key) for key in keys])
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def draw_table(
+    ax: "Axes",
+    shares: np.ndarray,
+    texts: np.ndarray | None = None,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+) -> None:
+    """Draw shares in [0, 1] as a table in blues, its texts light on dark."""
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), text in np.ndenumerate([] if texts is None else texts):
+        ink = "white" if shares[row, column] > 0.55 else "#222"
+        how: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9}
+        ax.text(column, row, text, color=ink, **how)
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(len(rows)), rows)

@@ -17,67 +17,97 @@ from nebula_utils.dataset.manifest import load_source
 from nebula_utils.errors import CatalogueError, ImageError
 from nebula_utils.features.views import Preprocessing, View
 from nebula_utils.images import reading
-from nebula_utils.report.drawing import CHANGE_NAMES, COLOURS, get_figure, make_grid
-from nebula_utils.report.style import CLASS_LABELS, CLASS_STYLE
+from nebula_utils.report.drawing import (
+    CHANGE_NAMES,
+    CLASS_LABELS,
+    CLASS_STYLE,
+    COLOURS,
+    get_figure,
+    make_grid,
+)
 from nebula_utils.training.export import is_free
 
 SIDE = 160  # px of a picture in a gallery
 
 
-def choose_examples(
-    manifest: pd.DataFrame, n_each: int = 4, random_state: int = 0
-) -> pd.DataFrame:
-    """Choose pictures to show: some of each class, of different nebulae.
+class Found(NamedTuple):
+    """A picture to classify: where it is and whose."""
+
+    path: Path
+    credit: str
+
+
+def find_picture(
+    name: str, source: str = "stellarium", photos_dir: Path | str | None = None
+) -> Found:
+    """Find a picture by its path, or by the name of the nebula that it shows.
 
     Parameters
     ----------
-    manifest : DataFrame
-        One row a picture.
-    n_each : int
-        At most so many of each class.
-    random_state : int
-        Seed of the choice.
-
-    Returns
-    -------
-    DataFrame
-        Rows whose licence lets us show them, in the order of the classes.
-    """
-    free = manifest[[is_free(licence) for licence in manifest["licence"]]]
-    free = free.sample(frac=1, random_state=random_state).drop_duplicates("nebula")
-    order = {name: place for place, name in enumerate(CLASS_NAMES)}
-    chosen = free.groupby("label").head(n_each)
-    return chosen.sort_values("label", key=lambda s: s.map(order), kind="stable")
-
-
-def read_square(
-    path: Path | str, source: str = "", side: int = SIDE, colour: str = "as_is"
-) -> np.ndarray:
-    """Return the square that the network sees of a picture, small.
-
-    Parameters
-    ----------
-    path : Path or str
-        The file.
-    source : str
-        Of the manifest; decides how much of the edges is cut off.
-    side : int
-        Of the square, px.
-    colour : str
-        As in `views.View`.
-
-    Returns
-    -------
-    ndarray of shape (side, side, 3), uint8
+    name : str
+        A file, or a nebula's name as the catalogue knows it.
+    source, photos_dir : str, Path
+        Where to look for the nebula, as in `manifest.load_source`.
 
     Raises
     ------
     ImageError
-        If the file can't be used.
+        If there is no such picture.
     """
-    recipe = Preprocessing((View(side, "whole", colour),), trim=True)
-    image = reading.read_image(Path(path), recipe.min_side)
-    return reading.to_uint8(recipe.make_views(image)[0])
+    if Path(name).is_file():
+        return Found(Path(name), "")
+    manifest = load_source(source, photos_dir)
+    try:
+        nebula = resolve(name).name
+    except CatalogueError:
+        nebula = name
+    rows = manifest[manifest["nebula"] == nebula]
+    if rows.empty:
+        raise ImageError(
+            f"no file {name!r}, and no picture of such a nebula in {source}: give a "
+            "path, or a nebula such as NGC 1976"
+        )
+    row = rows.iloc[0]
+    return Found(Path(row["path"]), f"{row['credit']}, {row['licence']}")
+
+
+def choose_free(rows: pd.DataFrame, n: int | None = None) -> pd.DataFrame:
+    """Return the first rows of a manifest whose licence lets us show the picture."""
+    return rows[[is_free(licence) for licence in rows["licence"]]].head(n or len(rows))
+
+
+def choose_examples(
+    manifest: pd.DataFrame, n_each: int = 4, random_state: int = 0
+) -> pd.DataFrame:
+    """Choose pictures that may be shown: some of each class, of different nebulae.
+
+    Returns
+    -------
+    DataFrame
+        Rows of the manifest, at most ``n_each`` of a class, in the classes' order.
+    """
+    free = choose_free(manifest).sample(frac=1, random_state=random_state)
+    chosen = free.drop_duplicates("nebula").groupby("label").head(n_each)
+    order = {name: place for place, name in enumerate(CLASS_NAMES)}
+    return chosen.sort_values("label", key=lambda s: s.map(order), kind="stable")
+
+
+def choose_flips(
+    manifest: pd.DataFrame, flips: pd.DataFrame, n: int = 5
+) -> pd.DataFrame:
+    """Choose pictures to show whose right answer turns wrong, of different nebulae.
+
+    Parameters
+    ----------
+    manifest : DataFrame
+        The dataset's.
+    flips : DataFrame
+        From `bias.list_flips`.
+    n : int
+        At most so many.
+    """
+    rows = manifest.loc[flips.loc[flips["was_right"], "row"]]
+    return choose_free(rows).drop_duplicates("group").head(n)
 
 
 def plot_gallery(
@@ -88,31 +118,48 @@ def plot_gallery(
     Parameters
     ----------
     rows : DataFrame
-        Rows of a manifest; those that may not be shown are refused.
+        Rows of a manifest.
     columns : int
         Pictures a row.
     captions : sequence of str, optional
         One line a picture; default: its class.
-
-    Returns
-    -------
-    ndarray of Axes
 
     Raises
     ------
     ImageError
         If a picture's licence doesn't let us show it.
     """
-    _refuse_unfree(rows["licence"])
+    _refuse_unfree(rows)
     columns = min(columns, max(1, len(rows)))
-    n_rows = max(1, int(np.ceil(len(rows) / columns)))
-    axes = make_grid(n_rows, columns, (1.6, 2.45))
+    axes = make_grid(max(1, -(-len(rows) // columns)), columns, (1.6, 2.45))
     for ax in axes.flat:
         ax.axis("off")
-    texts = [CLASS_LABELS[name] for name in rows["label"]]
-    texts = texts if captions is None else list(captions)
+    texts = rows["label"].map(CLASS_LABELS) if captions is None else captions
     for ax, row, text in zip(axes.flat, rows.to_dict("records"), texts, strict=False):
-        _draw_picture(ax, read_square(row["path"], row["source"]), row, text)
+        _draw_picture(ax, _read_square(row), row, text)
+    return axes
+
+
+def plot_views(rows: pd.DataFrame, colours: Sequence[str]) -> np.ndarray:
+    """Draw pictures in colours that `views.View` knows, a row each, a column a colour.
+
+    Raises
+    ------
+    ImageError
+        If a picture's licence doesn't let us show it.
+    """
+    _refuse_unfree(rows)
+    axes = make_grid(max(1, len(rows)), len(colours), (1.45, 1.75))
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+    for ax, colour in zip(axes[0], colours, strict=True):
+        kind, _, number = colour.partition(":")
+        name = f"random copy {int(number) + 1}" if number else CHANGE_NAMES[kind]
+        ax.set_title(name, fontsize=8)
+    for line, row in zip(axes, rows.to_dict("records"), strict=False):
+        for ax, colour in zip(line, colours, strict=True):
+            ax.imshow(_read_square(row, colour))
+        _write_credit(line[0], row)
     return axes
 
 
@@ -145,79 +192,17 @@ def plot_strips(
     ImageError
         If a picture's licence doesn't let us show it.
     """
-    _refuse_unfree(rows["licence"])
-    axes = make_grid(max(1, len(rows)), len(names), (1.35, 1.7))
-    for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
-    for i, row in enumerate(rows.to_dict("records")):
+    axes = plot_views(rows, names)
+    for i, accept in enumerate(rows["accept"]):
         for ax, name in zip(axes[i], names, strict=True):
-            square = read_square(row["path"], row["source"], 130, name)
-            _draw_answer(ax, square, y_proba[name][i], class_names, row["accept"])
-            if i == 0:
-                ax.set_title(CHANGE_NAMES[name], fontsize=8)
-        _write_credit(axes[i, 0], row)
+            proba = y_proba[name][i]
+            best = class_names[int(proba.argmax())]
+            right = best in accept.split("|")
+            for side in ax.spines.values():
+                side.set(color="#2a7f3f" if right else "#cc3311", linewidth=2.5)
+            answer = f"{'' if right else '✗ '}{CLASS_LABELS[best]} {proba.max():.2f}"
+            ax.set_xlabel(answer, fontsize=8, labelpad=2)
     return axes
-
-
-def plot_views(rows: pd.DataFrame, colours: Sequence[str]) -> np.ndarray:
-    """Draw the views of pictures that a head is trained on.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        Rows of a manifest, one picture each.
-    colours : sequence of str
-        As in `views.View`.
-
-    Returns
-    -------
-    ndarray of Axes
-        A row a picture, a column a view.
-
-    Raises
-    ------
-    ImageError
-        If a picture's licence doesn't let us show it.
-    """
-    _refuse_unfree(rows["licence"])
-    axes = make_grid(max(1, len(rows)), len(colours), (1.7, 1.75))
-    for i, row in enumerate(rows.to_dict("records")):
-        for ax, colour in zip(axes[i], colours, strict=True):
-            ax.imshow(read_square(row["path"], row["source"], colour=colour))
-            ax.set(xticks=[], yticks=[])
-            if i == 0:
-                ax.set_title(_name_colour(colour), fontsize=8)
-        _write_credit(axes[i, 0], row)
-    return axes
-
-
-def choose_free(rows: pd.DataFrame, n: int) -> pd.DataFrame:
-    """Return the first rows of a manifest whose licence lets us show the picture."""
-    return rows[[is_free(licence) for licence in rows["licence"]]].head(n)
-
-
-def choose_flips(
-    manifest: pd.DataFrame, flips: pd.DataFrame, n: int = 5
-) -> pd.DataFrame:
-    """Choose, of the pictures whose right answer turns wrong, some to show.
-
-    Parameters
-    ----------
-    manifest : DataFrame
-        The dataset's.
-    flips : DataFrame
-        From `analysis.list_flips`.
-    n : int
-        At most so many, of different nebulae.
-
-    Returns
-    -------
-    DataFrame
-        Rows of the manifest, with its index; only free licences.
-    """
-    rows = manifest.loc[flips.loc[flips["was_right"], "row"]]
-    free = rows[[is_free(licence) for licence in rows["licence"]]]
-    return free.drop_duplicates("group").head(n)
 
 
 def plot_held_out(
@@ -230,214 +215,38 @@ def plot_held_out(
     rows : DataFrame
         The dataset's held-out pictures; the first is drawn.
     answers : mapping of str to DataFrame
-        Name of each head → `analysis.ask_held_out`.
+        Name of each head → its part of `bias.predict_held_out`.
 
     Returns
     -------
     ndarray of Axes
         A row a head; without a picture that may be shown, a note.
     """
-    free = rows[[is_free(licence) for licence in rows["licence"]]].head(1)
+    free = choose_free(rows, 1)
     if free.empty or not answers:
         axes = make_grid(1, 1, (6, 0.6))
         axes[0, 0].axis("off")
         axes[0, 0].text(0, 0.5, "no held-out picture in this source may be shown")
         return axes
-    classes = tuple(next(iter(answers.values())).columns[2:])
+    classes = list(next(iter(answers.values())).columns[2:])
+    nebula = free["nebula"].iloc[0]
+    of_it = [
+        one[one["nebula"] == nebula].set_index("colour") for one in answers.values()
+    ]
     y_proba = {
-        colour: np.stack(
-            [
-                one[
-                    (one["nebula"] == free["nebula"].iloc[0])
-                    & (one["colour"] == colour)
-                ][list(classes)].iloc[0]
-                for one in answers.values()
-            ]
-        )
+        colour: np.stack([one.loc[[colour], classes].iloc[0] for one in of_it])
         for colour in COLOURS
     }
-    twice = pd.concat([free] * len(answers))
-    axes = plot_strips(twice, y_proba, classes)
+    axes = plot_strips(pd.concat([free] * len(answers)), y_proba, classes)
     for line, name in zip(axes, answers, strict=True):
         line[0].set_ylabel(f"{name} head\n{line[0].get_ylabel()}", fontsize=6)
     return axes
-
-
-class Found(NamedTuple):
-    """A picture to classify: where it is and whose."""
-
-    path: Path
-    credit: str
-
-
-def find_picture(
-    name: str, source: str = "stellarium", photos_dir: Path | str | None = None
-) -> Found:
-    """Find a picture by its path, or by the name of the nebula that it shows.
-
-    Parameters
-    ----------
-    name : str
-        A file, or a nebula's name as the catalogue knows it.
-    source, photos_dir : str, Path
-        Where to look for the nebula, as in `sources.load_source`.
-
-    Returns
-    -------
-    Found
-
-    Raises
-    ------
-    ImageError
-        If there is no such picture.
-    """
-    if Path(name).is_file():
-        return Found(Path(name), "")
-    manifest = load_source(source, photos_dir)
-    rows = manifest[manifest["nebula"] == _resolve(name)]
-    if rows.empty:
-        raise ImageError(
-            f"no file {name!r}, and no picture of such a nebula in {source}: give a "
-            "path, or a nebula such as NGC 1976"
-        )
-    row = rows.iloc[0]
-    return Found(Path(row["path"]), f"{row['credit']}, {row['licence']}")
-
-
-def plot_result(result: Any, credit: str = "") -> np.ndarray:
-    """Draw an answer: picture, probabilities, greyscale answer, nearest pictures.
-
-    Parameters
-    ----------
-    result : Result
-        From `classifier.Classifier.classify`.
-    credit : str
-        Whose picture it is, written beneath.
-
-    Returns
-    -------
-    ndarray of Axes
-    """
-    axes = make_grid(1, 2, (4.5, 3.4))[0]
-    figure = get_figure(axes[0])
-    axes[0].axis("off")
-    if result.picture is not None:
-        axes[0].imshow(result.picture)
-        axes[0].set_title(result.path, fontsize=10)
-        axes[0].text(
-            0, -0.04, credit, transform=axes[0].transAxes, fontsize=7, va="top"
-        )
-    _draw_bars(axes[1], result)
-    shown = [one for one in result.neighbours if one.thumbnail is not None]
-    if shown:
-        figure.set_size_inches(9, 5.6)
-        grid = figure.add_gridspec(2, len(shown), height_ratios=[3, 2])
-        axes[0].set_subplotspec(grid[0, : len(shown) // 2 or 1])
-        axes[1].set_subplotspec(grid[0, len(shown) // 2 :])
-        for place, one in enumerate(shown):
-            ax = figure.add_subplot(grid[1, place])
-            ax.axis("off")
-            row = {"nebula": one.nebula, "credit": one.credit, "licence": one.licence}
-            _draw_picture(ax, one.thumbnail, row, CLASS_LABELS[one.label])
-    return axes
-
-
-def _resolve(name: str) -> str:
-    try:
-        return resolve(name).name
-    except CatalogueError:
-        return name
-
-
-def _name_colour(colour: str) -> str:
-    if colour.startswith("random:"):
-        return f"random copy {int(colour.removeprefix('random:')) + 1}"
-    return CHANGE_NAMES.get(colour, colour)
-
-
-def _draw_bars(ax: Axes, result: Any) -> None:
-    grey = result.counterfactuals["grey"]
-    for row, (name, share) in enumerate(result.probabilities.items()):
-        style = CLASS_STYLE[name]
-        ax.barh(row, share, 0.62, color=style["color"])
-        ax.plot([grey[name]] * 2, [row - 0.4, row + 0.4], color="#d4a017", lw=2.5)
-        ax.text(max(share, grey[name]) + 0.02, row, f"{share:.2f}", va="center")
-    ax.set_yticks(range(len(grey)), [CLASS_LABELS[n] for n in result.probabilities])
-    ax.set(xlim=(0, 1.12), ylim=(len(grey) - 0.5, -0.5), xlabel="probability")
-    ax.spines[["top", "right"]].set_visible(False)
-    sure = "" if result.confident else "Not sure: "
-    ax.set_title(
-        f"{sure}{CLASS_LABELS[result.label]}; in grey: "
-        f"{CLASS_LABELS[result.grey_label]}\nbar: as it is; gold line: without colour; "
-        f"stability {result.stability:.2f}",
-        loc="left",
-        fontsize=10,
-    )
-
-
-def _draw_picture(ax: Axes, picture: Any, row: Mapping[str, Any], text: str) -> None:
-    ax.imshow(picture)
-    ax.set_title(f"{row['nebula']}\n{text}", fontsize=8)
-    _write_credit(ax, row)
-
-
-def _draw_answer(
-    ax: Axes,
-    picture: np.ndarray,
-    proba: np.ndarray,
-    class_names: Sequence[str],
-    accept: str,
-) -> None:
-    best = int(proba.argmax())
-    right = class_names[best] in accept.split("|")
-    ax.imshow(picture)
-    for side in ax.spines.values():
-        side.set(color="#2a7f3f" if right else "#cc3311", linewidth=2.5)
-    answer = f"{CLASS_LABELS[class_names[best]]} {proba[best]:.2f}"
-    ax.set_xlabel(answer if right else f"✗ {answer}", fontsize=8, labelpad=2)
-
-
-def _write_credit(ax: Axes, row: Mapping[str, Any]) -> None:
-    credit = textwrap.shorten(row["credit"], 110, placeholder="…")
-    lines = [*textwrap.wrap(credit, 26), *textwrap.wrap(row["licence"], 26)]
-    text = "\n".join(lines)
-    if ax.axison:  # an answer stands beneath, so the credit goes to the side
-        ax.set_ylabel(f"{row['nebula']}\n{text}", fontsize=6)
-    else:
-        ax.text(
-            0.5,
-            -0.03,
-            text,
-            ha="center",
-            va="top",
-            fontsize=5.5,
-            color="#444",
-            transform=ax.transAxes,
-        )
-
-
-def _refuse_unfree(licences: pd.Series) -> None:
-    unfree = sorted({licence for licence in licences if not is_free(licence)})
-    if unfree:
-        raise ImageError(
-            f"a picture under the licence {unfree[0]!r} may not be shown: choose "
-            "others with choose_examples"
-        )
 
 
 def plot_dust_gallery(
     manifest: pd.DataFrame, n: int = 5, random_state: int = 3
 ) -> np.ndarray:
     """Draw real dark nebulae above simulated ones, and those above the same without.
-
-    Parameters
-    ----------
-    manifest : DataFrame
-        One row a picture; pictures under free licences are chosen.
-    n : int
-        Pictures a row.
-    random_state : int
-        Seed of the choice and of the scenes.
 
     Returns
     -------
@@ -448,15 +257,89 @@ def plot_dust_gallery(
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, row in zip(axes[0], real.to_dict("records"), strict=False):
-        _draw_picture(ax, read_square(row["path"], row["source"]), row, "a real one")
+        _draw_picture(ax, _read_square(row), row, "a real one")
     skies = list(dust.SKIES)
-    for i in range(n):
+    for i, column in enumerate(axes[1:].T):
         sky = skies[i % len(skies)]
-        pair = dust.simulate_dark_nebula(
-            None, FIRST_SEED + random_state + i, shape=(SIDE, SIDE), sky=sky
-        )
-        columns = zip(axes[1:, i], pair, ("with dust", "without"), strict=True)
-        for ax, picture, text in columns:
-            ax.imshow(picture)
+        seed = FIRST_SEED + random_state + i
+        pair = dust.simulate_dark_nebula(None, seed, shape=(SIDE, SIDE), sky=sky)
+        for ax, shown, text in zip(column, pair, ("with dust", "without"), strict=True):
+            ax.imshow(shown)
             ax.set_title(f"simulated, {sky}: {text}", fontsize=7)
     return axes
+
+
+def plot_result(result: Any, credit: str = "") -> np.ndarray:
+    """Draw a `classifier.Result`: picture, probabilities, in grey, nearest pictures.
+
+    ``credit`` says whose picture it is, and is written beneath.
+    """
+    axes = make_grid(1, 2, (4.5, 3.4))[0]
+    axes[0].axis("off")
+    if result.picture is not None:
+        axes[0].imshow(result.picture)
+        axes[0].set_title(result.path, fontsize=10)
+        beneath: dict[str, Any] = {"transform": axes[0].transAxes, "va": "top"}
+        axes[0].text(0, -0.04, credit, fontsize=7, **beneath)
+    _draw_bars(axes[1], result)
+    shown = [one for one in result.neighbours if one.thumbnail is not None]
+    if shown:
+        figure = get_figure(axes[0])
+        figure.set_size_inches(9, 5.6)
+        grid = figure.add_gridspec(2, len(shown), height_ratios=[3, 2])
+        axes[0].set_subplotspec(grid[0, : len(shown) // 2 or 1])
+        axes[1].set_subplotspec(grid[0, len(shown) // 2 :])
+        for place, one in enumerate(shown):
+            ax = figure.add_subplot(grid[1, place])
+            ax.axis("off")
+            _draw_picture(ax, one.thumbnail, one._asdict(), CLASS_LABELS[one.label])
+    return axes
+
+
+def _draw_bars(ax: Axes, result: Any) -> None:
+    grey = result.counterfactuals["grey"]
+    for row, (name, share) in enumerate(result.probabilities.items()):
+        ax.barh(row, share, 0.62, color=CLASS_STYLE[name]["color"])
+        ax.plot([grey[name]] * 2, [row - 0.4, row + 0.4], color="#d4a017", lw=2.5)
+        ax.text(max(share, grey[name]) + 0.02, row, f"{share:.2f}", va="center")
+    ax.set_yticks(range(len(grey)), [CLASS_LABELS[n] for n in result.probabilities])
+    ax.set(xlim=(0, 1.12), ylim=(len(grey) - 0.5, -0.5), xlabel="probability")
+    ax.spines[["top", "right"]].set_visible(False)
+    sure = "" if result.confident else "Not sure: "
+    title = (
+        f"{sure}{CLASS_LABELS[result.label]}; in grey: "
+        f"{CLASS_LABELS[result.grey_label]}\nbar: as it is; gold line: without colour; "
+        f"stability {result.stability:.2f}"
+    )
+    ax.set_title(title, loc="left", fontsize=10)
+
+
+def _read_square(row: Mapping[str, Any], colour: str = "as_is") -> np.ndarray:
+    """Return the square of a picture that the network sees, small: uint8."""
+    shown = Preprocessing((View(SIDE, "whole", colour),), trim=True)
+    return reading.to_uint8(shown.make_views(shown.read(Path(row["path"])))[0])
+
+
+def _draw_picture(ax: Axes, picture: Any, row: Mapping[str, Any], text: str) -> None:
+    ax.imshow(picture)
+    ax.set_title(f"{row['nebula']}\n{text}", fontsize=8)
+    _write_credit(ax, row)
+
+
+def _write_credit(ax: Axes, row: Mapping[str, Any]) -> None:
+    credit = textwrap.shorten(row["credit"], 110, placeholder="…")
+    text = "\n".join(textwrap.wrap(credit, 26) + textwrap.wrap(row["licence"], 26))
+    if ax.axison:  # an answer stands beneath, so the credit goes to the side
+        ax.set_ylabel(f"{row['nebula']}\n{text}", fontsize=6)
+        return
+    look: dict[str, Any] = {"fontsize": 5.5, "color": "#444", "ha": "center"}
+    ax.text(0.5, -0.03, text, va="top", transform=ax.transAxes, **look)
+
+
+def _refuse_unfree(rows: pd.DataFrame) -> None:
+    unfree = sorted({one for one in rows["licence"] if not is_free(one)})
+    if unfree:
+        raise ImageError(
+            f"a picture under the licence {unfree[0]!r} may not be shown: choose "
+            "others with choose_examples"
+        )

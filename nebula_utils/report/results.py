@@ -1,4 +1,4 @@
-"""metrics.json: what a run found, in sections that the notebooks write one by one.
+"""What a run writes: metrics.json in sections, and the model card.
 
 A notebook writes the section that it computed; `merge_parts` joins those of one and the
 same study, so that numbers of two studies never stand in one file.
@@ -12,13 +12,15 @@ from typing import Any
 
 from nebula_utils.errors import NebulaError
 from nebula_utils.files import write_atomic
+from nebula_utils.report.drawing import CLASS_LABELS
+from nebula_utils.report.tables import find_score, format_score
+from nebula_utils.training.fitting import Recipe
 
 log = logging.getLogger(__name__)
 
 SCHEMA = 2  # 2: three heads, answers among types, framing, certainty, pooled outside
 PARTS = "parts"
 SECTIONS = ("heads", "dark_emission", "external", "held_out", "photographers")
-HEADS = ("plain", "balanced", "robust")
 SPLIT = "repeated stratified k-fold by nebula"
 
 
@@ -33,20 +35,15 @@ def make_study(
         `Dataset.describe`.
     plan : (k, repeats, random_state)
         Of the cross-validation.
-    backbone : str
-        Name of the feature extractor.
-    input_size : int
-        Side of its input, px.
-
-    Returns
-    -------
-    dict
+    backbone, input_size : str, int
+        Name of the feature extractor, side of its input in px.
     """
-    k, repeats, random_state = plan
-    protocol = {"split": SPLIT, "k": k, "repeats": repeats}
-    features = {"backbone": backbone, "input_size": input_size}
-    protocol["random_state"] = random_state
-    return {"data": dict(data), "protocol": protocol, "features": features}
+    protocol = dict(zip(("k", "repeats", "random_state"), plan, strict=True))
+    return {
+        "data": dict(data),
+        "protocol": {"split": SPLIT, **protocol},
+        "features": {"backbone": backbone, "input_size": input_size},
+    }
 
 
 def write_part(
@@ -65,10 +62,6 @@ def write_part(
     study : mapping
         From `make_study`.
 
-    Returns
-    -------
-    Path
-
     Raises
     ------
     NebulaError
@@ -81,20 +74,7 @@ def write_part(
 
 
 def merge_parts(reports: Path, study: Mapping[str, Any]) -> dict[str, Any]:
-    """Join the parts that belong to a study.
-
-    Parameters
-    ----------
-    reports : Path
-        Where the notebooks wrote their parts.
-    study : mapping
-        From `make_study`; parts of another study are left out.
-
-    Returns
-    -------
-    dict
-        What metrics.json holds; a section that nobody wrote is None.
-    """
+    """Return metrics.json from the parts of a study, None where nobody wrote one."""
     study = json.loads(json.dumps(study))
     metrics: dict[str, Any] = {"schema": SCHEMA, **dict.fromkeys(SECTIONS)}
     metrics |= {key: study[key] for key in ("data", "protocol")}
@@ -139,3 +119,104 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> Path:
     with write_atomic(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     return path
+
+
+def write_model_card(
+    path: Path, study: Mapping[str, Any], scored: Mapping[str, Any], recipe: Recipe
+) -> None:
+    """Write the card of the exported head.
+
+    Parameters
+    ----------
+    path : Path
+        ``MODEL_CARD.md``.
+    study : mapping
+        From `make_study`.
+    scored : mapping
+        The exported head's scores, as metrics.json has them.
+    recipe : Recipe
+        How the head is made.
+    """
+    data, recall = study["data"], scored["recall"]
+
+    def score(*keys: str) -> str:
+        return format_score(find_score(scored, keys))
+
+    counts = [
+        f"| {CLASS_LABELS[name]} | {count['nebulae']} | {count['images']} "
+        f"| {format_score(recall.get(name))} |"
+        for name, count in data["classes"].items()
+    ]
+    unknown = [
+        f"- not known to the model: {CLASS_LABELS[name]} ({reason})\n"
+        for name, reason in data["left_out"].items()
+    ]
+    text = CARD.format(
+        **study["features"],
+        about=describe_recipe(recipe),
+        **{key: data[key] for key in ("source", "n_images", "n_nebulae")},
+        counts="\n".join(counts),
+        unknown="".join(unknown),
+        balanced=score("balanced_accuracy"),
+        grey=score("grey_balanced_accuracy"),
+        flips=score("flip_rate", "grey"),
+        framing=score("framing_flip_rate", "mean"),
+        ece=score("ece"),
+        share=score("sure", "share"),
+        accuracy=score("sure", "accuracy"),
+    )
+    with write_atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def describe_recipe(recipe: Recipe) -> str:
+    """Say in a sentence or two how a head is made."""
+    copies = ["as it is" if colour == "as_is" else colour for colour in recipe.colours]
+    parts = {
+        "in crops": recipe.crops,
+        "smaller in a star field": recipe.framed,
+        "behind simulated dust (emission nebulae, as dark ones)": recipe.dusty,
+        "and all these copies in grey and in random colours too": recipe.crops,
+    }
+    copies += [part for part, n in parts.items() if n]
+    kind = "A logistic regression"
+    if recipe.two_step:
+        kind = "Two logistic regressions, one for nebula or not and one for the type,"
+    return (
+        f"{kind} on frozen features. Trained on each picture {', '.join(copies)}; "
+        f"asked about {len(recipe.views)} views of one, whose answers are averaged."
+    )
+
+
+CARD = """# Model card: nebula classifier, robust head
+
+Written by notebook 04; every number is from the same run.
+
+**What it is.** {about} The features are those of `{backbone}` at {input_size} px.
+
+**What it is for.** Sorting photographs of nebulae by type, teaching, and showing what \
+such a classifier looks at. Not for measuring or cataloguing objects: the type of a \
+nebula is a matter of spectra, not of pictures.
+
+**Trained on.** {n_images} pictures of {n_nebulae} objects, source {source}. \
+LDN 1622 is held out.
+
+| class | nebulae | pictures | recall, by nebula |
+|---|---|---|---|
+{counts}
+
+**How good.** Balanced accuracy {balanced}; without colour {grey}. Without colour \
+{flips} of the answers flip, in another framing {framing}. Calibration error {ece}. \
+95 % intervals, nebulae resampled, cross-validated by nebula.
+
+**"Sure".** An answer is sure from a probability on that was chosen on pictures by \
+other photographers than those it was trained on. Here {share} of the answers are \
+sure, and {accuracy} of these are right. How it fares on other people's pictures \
+stands in the README's table.
+
+**Limits.**
+{unknown}- few nebulae in the thin classes: look at the intervals, not the values
+- most training pictures come from few photographers with their own colours and crops
+- a picture with two kinds of nebula gets one label
+- pictures from spectrographs, drawings and simulations were never seen
+"""

@@ -12,15 +12,15 @@ from matplotlib.transforms import Bbox
 
 from nebula_utils.config import CLASS_NAMES, NEBULA_TYPES
 from nebula_utils.report.drawing import (
-    draw_shares,
+    CLASS_LABELS,
+    CLASS_STYLE,
+    draw_table,
     get_figure,
     make_axes,
     name_rows,
     style_marker,
-    write_cell,
     write_title,
 )
-from nebula_utils.report.style import CLASS_LABELS, CLASS_STYLE
 
 GLOWING = ("emission", "reflection")  # what dusty H II regions are, both at once
 NEAR_PLANE = 10  # deg of galactic latitude: "near the Milky Way's plane"
@@ -42,17 +42,8 @@ PLACES = (
 def plot_sky_map(catalogue: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw all nebulae on an all-sky map in galactic coordinates.
 
-    Parameters
-    ----------
-    catalogue : DataFrame
-        Columns ``type``, ``ra_deg`` and ``dec_deg`` (ICRS, degrees).
-    ax : Axes, optional
-        Axes of the projection "aitoff"; made if absent.
-
-    Returns
-    -------
-    Axes
-        The galactic centre in the middle, longitude growing to the left.
+    Its Axes have the projection "aitoff", the galactic centre in the middle, longitude
+    growing to the left.
     """
     places = _locate(catalogue).galactic
     longitude, latitude = places.l.wrap_at("180d").radian, places.b.radian
@@ -79,20 +70,7 @@ def plot_sky_map(catalogue: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def plot_size_distribution(catalogue: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw the spread of angular sizes of each type.
-
-    Parameters
-    ----------
-    catalogue : DataFrame
-        Columns ``type`` and ``size_arcmin`` (arcminutes, NaN if unknown).
-    ax : Axes, optional
-        Where to draw; made if absent.
-
-    Returns
-    -------
-    Axes
-        A box a type on a logarithmic axis: median, quartiles and the middle 90 %.
-    """
+    """Draw the spread of angular sizes of each type: median, quartiles, middle 90 %."""
     ax = make_axes(ax, (8, 3.4))
     sizes = catalogue.dropna(subset=["size_arcmin"])
     medians = sizes.groupby("type")["size_arcmin"].median().sort_values()
@@ -121,22 +99,7 @@ def plot_size_distribution(catalogue: pd.DataFrame, ax: Axes | None = None) -> A
 def plot_coverage(
     catalogue: pd.DataFrame, manifest: pd.DataFrame, ax: Axes | None = None
 ) -> Axes:
-    """Draw how many nebulae of each type there are, and how many have an image.
-
-    Parameters
-    ----------
-    catalogue : DataFrame
-        Columns ``name`` and ``type``.
-    manifest : DataFrame
-        Column ``nebula``: the canonical name, one row an image.
-    ax : Axes, optional
-        Where to draw; made if absent.
-
-    Returns
-    -------
-    Axes
-        A bar a type on a logarithmic axis: filled with an image, light without.
-    """
+    """Draw how many nebulae of each type there are, and how many have an image."""
     ax = make_axes(ax, (8, 3.2))
     shown = catalogue["name"].isin(manifest["nebula"])
     counts = catalogue["type"].value_counts()
@@ -162,8 +125,6 @@ def plot_conflicts(conflicts: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ----------
     conflicts : DataFrame
         As ``catalogue.read_conflicts`` gives them; only those on types are drawn.
-    ax : Axes, optional
-        Where to draw; made if absent.
 
     Returns
     -------
@@ -171,21 +132,19 @@ def plot_conflicts(conflicts: pd.DataFrame, ax: Axes | None = None) -> Axes:
         A row for each type in the catalogue, a column for each that a source says
         instead, with the number of disagreements; a source's guess counts as the type.
     """
-    ax = make_axes(ax, (8, 3.8))
     types = conflicts[conflicts["field"] == "type"]
     chosen, said = (types[side].str.rstrip("?") for side in ("chosen", "rejected"))
     counts = pd.crosstab(chosen, said)
-    counts = counts.reindex(
-        index=[name for name in CLASS_NAMES if name in counts.index],
-        columns=[name for name in CLASS_NAMES if name in counts.columns],
+    rows, columns = (
+        [name for name in CLASS_NAMES if name in axis]
+        for axis in (counts.index, counts.columns)
     )
-    share = draw_shares(ax, counts.to_numpy())
-    for (row, column), number in np.ndenumerate(counts.to_numpy()):
-        if number:
-            write_cell(ax, row, column, str(number), float(share[row, column]))
-    wrapped = [CLASS_LABELS[name].replace(" ", "\n", 1) for name in counts.columns]
-    ax.set_xticks(range(counts.shape[1]), wrapped)
-    ax.set_yticks(range(counts.shape[0]), [CLASS_LABELS[name] for name in counts.index])
+    counts = counts.loc[rows, columns]
+    shares = counts.div(counts.sum(axis=1), axis=0).to_numpy()
+    texts = counts.astype(str).replace("0", "").to_numpy()
+    labels = [CLASS_LABELS[name].replace(" ", "\n", 1) for name in columns]
+    ax = make_axes(ax, (8, 3.8))
+    draw_table(ax, shares, texts, [CLASS_LABELS[name] for name in rows], labels)
     ax.tick_params(length=0, axis="both")
     ax.set(xlabel="what another source says", ylabel="type in the catalogue")
     ax.spines[:].set_visible(False)
@@ -203,8 +162,6 @@ def plot_finder(nebula: Any, catalogue: pd.DataFrame, ax: Axes | None = None) ->
         From ``catalogue.resolve``.
     catalogue : DataFrame
         What is not in view is left out.
-    ax : Axes, optional
-        Where to draw; default is a new figure.
 
     Returns
     -------

@@ -1,16 +1,14 @@
 """Scores as tables: in notebooks one column a head, in the README as Markdown."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from nebula_utils.config import CLASS_NAMES
 from nebula_utils.errors import NebulaError
-from nebula_utils.report.drawing import CHANGE_NAMES
-from nebula_utils.report.results import HEADS
-from nebula_utils.report.style import CLASS_LABELS
+from nebula_utils.report.drawing import CHANGE_NAMES, CLASS_LABELS, HEADS
 from nebula_utils.training import scores
 from nebula_utils.training.scores import MIN_GROUP, Metric, Predictions, Score
 
@@ -30,6 +28,16 @@ ROWS: dict[str, tuple[str, ...]] = {
     "calibration error (0 is best)": ("ece",),
     "nebula or not, AUROC": ("nebula_auroc",),
     "sure answers": ("sure", "share"),
+    "… of which right": ("sure", "accuracy"),
+}
+OUTSIDE_ROWS: dict[str, tuple[str, ...]] = {
+    "types, recall": ("type_recall",),
+    "… in grey": ("grey_type_recall",),
+    "type flips": ("type_flip_rate",),
+    "nebula AUROC": ("nebula_auroc",),
+    "recall of other": ("recall", "other"),
+    "calibration error": ("ece",),
+    "sure": ("sure", "share"),
     "… of which right": ("sure", "accuracy"),
 }
 # Main numbers of the README, for all classes and for dark or emission.
@@ -65,12 +73,11 @@ def find_score(scored: Scores | None, keys: Sequence[str]) -> Score | None:
 
 def tabulate_scores(scored: Mapping[str, Scores]) -> pd.DataFrame:
     """Return the main scores of several heads, one column a head."""
-    return pd.DataFrame(
-        {
-            name: {row: format_score(find_score(head, ROWS[row])) for row in ROWS}
-            for name, head in scored.items()
-        }
-    )
+    return pd.DataFrame({n: _format_rows(head, ROWS) for n, head in scored.items()})
+
+
+def _format_rows(head: Scores, rows: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    return {row: format_score(find_score(head, keys)) for row, keys in rows.items()}
 
 
 def tabulate_flips(scored: Mapping[str, Scores]) -> pd.DataFrame:
@@ -89,18 +96,8 @@ def tabulate_flips(scored: Mapping[str, Scores]) -> pd.DataFrame:
 
 def tabulate_outside(external: Mapping[str, Any]) -> pd.DataFrame:
     """Return the outside sets' scores, a row a set and head; absent sets have none."""
-    rows: dict[str, Callable[[Scores], Score | None]] = {
-        "types, recall": lambda head: find_score(head, ["type_recall"]),
-        "… in grey": lambda head: find_score(head, ["grey_type_recall"]),
-        "type flips": lambda head: find_score(head, ["type_flip_rate"]),
-        "nebula AUROC": lambda head: find_score(head, ["nebula_auroc"]),
-        "recall of other": lambda head: find_score(head, ["recall", "other"]),
-        "calibration error": lambda head: find_score(head, ["ece"]),
-        "sure": lambda head: find_score(head, ["sure", "share"]),
-        "… of which right": lambda head: find_score(head, ["sure", "accuracy"]),
-    }
     found = {
-        (place, head): {row: format_score(pick(one)) for row, pick in rows.items()}
+        (place, head): _format_rows(one, OUTSIDE_ROWS)
         for place, heads in external.items()
         for head, one in (heads or {}).items()
     }
@@ -153,8 +150,7 @@ def tabulate_comparison(
     -------
     DataFrame
         One row a metric: the difference b - a with its interval, and which head that
-        favours, where the interval leaves out zero. Of the calibration error less is
-        better, of all others more.
+        favours, where the interval leaves out zero. Less calibration error is better.
     """
     metrics: dict[str, tuple[str, Metric, int]] = {
         "balanced accuracy": ("as_is", scores.compute_balanced_accuracy, 1),
@@ -211,9 +207,11 @@ def make_goal_table(studies: Sequence[Mapping[str, Any] | None]) -> list[str]:
         A Markdown table, a line each; "–" for what was not measured.
     """
 
-    def outside(place: str, *keys: str) -> list[str]:
-        path = ("external", place, "robust", *keys)
+    def find(*path: str) -> list[str]:
         return [format_score(find_score(one, path)) for one in studies]
+
+    def outside(place: str, *keys: str) -> list[str]:
+        return find("external", place, "robust", *keys)
 
     def both(first: list[str], second: list[str]) -> list[str]:
         return [f"{a} · {b}" for a, b in zip(first, second, strict=True)]
@@ -223,24 +221,22 @@ def make_goal_table(studies: Sequence[Mapping[str, Any] | None]) -> list[str]:
         found = [find_score(one, path) for one in studies]
         return ["–" if p is None else f"{p:.2f}" for p in found]
 
-    def framing() -> list[str]:
-        path = ("heads", "robust", "framing_flip_rate", "mean")
-        return [format_score(find_score(one, path)) for one in studies]
+    def in_both_ways(place: str) -> list[str]:
+        return both(outside(place, "type_recall"), outside(place, "grey_type_recall"))
 
-    def count(one: Mapping[str, Any] | None) -> str:
-        return "–" if one is None else str(len(set(one["data"]["classes"]) - {"other"}))
-
-    recall, grey = ("type_recall",), ("grey_type_recall",)
+    types = [one and len(set(one["data"]["classes"]) - {"other"}) for one in studies]
+    framing = find("heads", "robust", "framing_flip_rate", "mean")
+    auroc, other = ("nebula_auroc",), ("recall", "other")
     rows = [
         ("outside sets pooled: recall of types, by nebula; in grey", "0.82 · 0.79",
-         "0.84 · 0.81", both(outside("pooled", *recall), outside("pooled", *grey))),
+         "0.84 · 0.81", in_both_ways("pooled")),
         ("strangers alone: the same", "0.82 · 0.79", "0.85 · 0.82",
-         both(outside("strangers", *recall), outside("strangers", *grey))),
+         in_both_ways("strangers")),
         ("flips: without colour (pooled); by framing (k-fold)", "≤ 0.08 · ≤ 0.12",
-         "≤ 0.06 · ≤ 0.10", both(outside("pooled", "type_flip_rate"), framing())),
+         "≤ 0.06 · ≤ 0.10", both(outside("pooled", "type_flip_rate"), framing)),
         ("nebula or not, strangers: AUROC; recall of other", "0.99 · 0.93",
-         "0.993 · 0.95", both(outside("strangers", "nebula_auroc"),
-                              outside("strangers", "recall", "other"))),
+         "0.993 · 0.95",
+         both(outside("strangers", *auroc), outside("strangers", *other))),
         ("dark against emission, the original's photos", "0.88", "0.92",
          outside("photos", "dark_emission")),
         ("LDN 1622, P(dark): in grey; in colour", "0.6 · 0.6", "0.7 · 0.7",
@@ -250,7 +246,7 @@ def make_goal_table(studies: Sequence[Mapping[str, Any] | None]) -> list[str]:
               outside("pooled", "sure", "share"))),
         ("calibration error on strangers", "≤ 0.06", "≤ 0.05",
          outside("strangers", "ece")),
-        ("types", "5", "6", [count(one) for one in studies]),
+        ("types", "5", "6", [str(n or "–") for n in types]),
     ]  # fmt: skip
     lines = [
         "| | goal | default pictures | goal, with archives | with archives |",

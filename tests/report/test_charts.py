@@ -9,7 +9,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from nebula_utils.errors import ImageError
-from nebula_utils.report import changes, charts, drawing, pictures
+from nebula_utils.report import charts, drawing, pictures
 from nebula_utils.training.scores import Predictions, score_head
 
 NAMES = ("dark", "emission", "other")
@@ -47,23 +47,10 @@ def perfect():
     return Predictions(y, np.eye(2)[y][None], groups, ("dark", "emission"))
 
 
-def test_confusion_counts_and_finding():
-    """A perfect prediction has its counts on the diagonal, and the title says so."""
-    ax = charts.plot_confusion(perfect())
-    assert [text.get_text() for text in ax.texts if text.get_text() == "6"] == ["6"] * 2
-    assert "No picture is taken" in ax.get_title("left")
-
-
-def test_confusion_names_the_worst_mistake(predictions):
-    """The title gives the share and both classes of the commonest mistake."""
-    title = charts.plot_confusion(predictions).get_title("left")
-    assert "% of" in title and "taken for" in title
-
-
 def test_flip_rates_title_has_both_numbers(heads):
     """The title repeats the value that metrics.json has."""
     value = heads["plain"]["flip_rate"]["grey"]["value"]
-    title = changes.plot_flip_rates(heads).get_title("left")
+    title = charts.plot_flip_rates(heads).get_title("left")
     assert f"{value:.0%} (plain)" in title and f"{value:.0%} (robust)" in title
 
 
@@ -79,14 +66,14 @@ def test_given_axes_are_used(predictions):
     """With ax, nothing is drawn elsewhere."""
     _, ax = plt.subplots()
     before = plt.get_fignums()
-    assert charts.plot_confusion(predictions, ax) is ax
+    assert charts.plot_reliability({"plain": predictions}, ax) is ax
     assert plt.get_fignums() == before
 
 
 def test_group_recall_leaves_small_groups_unscored():
     """Groups below five nebulae show a dash, not a number."""
     palettes = np.array(["red"] * 5 + ["blue"] + ["red"] * 6)
-    ax = changes.plot_group_recall(perfect(), palettes)
+    ax = charts.plot_group_recall(perfect(), palettes)
     texts = [text.get_text() for text in ax.texts]
     assert "–\n1 neb." in texts and "1.00\n5 neb." in texts
 
@@ -96,8 +83,7 @@ def test_plots_leave_the_random_state_alone(predictions, heads):
     np.random.seed(3)
     before = np.random.get_state()[1].copy()
     rng = np.random.default_rng(0)
-    charts.plot_confusion(predictions)
-    changes.plot_flip_rates(heads)
+    charts.plot_flip_rates(heads)
     charts.plot_split_comparison(heads)
     charts.plot_reliability({"plain": predictions})
     X = rng.normal(size=(60, 8)).astype(np.float32)
@@ -110,7 +96,7 @@ def test_saved_figure_is_the_same_twice(tmp_path):
     """Two runs give equal files."""
     files = [tmp_path / name for name in ("a.png", "b.png")]
     for file in files:
-        drawing.save_figure(charts.plot_confusion(perfect()), file)
+        drawing.save_figure(charts.plot_reliability({"plain": perfect()}), file)
     assert files[0].read_bytes() == files[1].read_bytes()
 
 

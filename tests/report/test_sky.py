@@ -8,7 +8,7 @@ import pytest
 
 from nebula_utils.config import CLASS_NAMES
 from nebula_utils.report import sky
-from nebula_utils.report.style import CLASS_LABELS, CLASS_STYLE
+from nebula_utils.report.drawing import CLASS_LABELS, CLASS_STYLE
 
 
 @pytest.fixture
@@ -86,7 +86,8 @@ def test_conflicts_are_counted_by_type():
     conflicts = pd.DataFrame(rows, columns=["field", "chosen", "rejected"])
     ax = sky.plot_conflicts(conflicts)
     assert ax.get_title("left").startswith("2 of 3 are between")
-    assert [text.get_text() for text in ax.texts][:3] == ["1"] * 3
+    cells = [text.get_text() for text in ax.texts[:-1]]
+    assert list(filter(None, cells)) == ["1"] * 3
 
 
 def test_figures_are_drawn_where_asked(table):

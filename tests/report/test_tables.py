@@ -7,8 +7,8 @@ import pytest
 
 from nebula_utils.errors import NebulaError
 from nebula_utils.report import tables
-from nebula_utils.report.model_card import write_model_card
-from nebula_utils.report.results import HEADS, make_study
+from nebula_utils.report.drawing import HEADS
+from nebula_utils.report.results import make_study, write_model_card
 from nebula_utils.training.scores import Predictions, score_head
 from nebula_utils.training.study import ROBUST
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from nebula_utils.report import changes
+from nebula_utils.report import charts
 from nebula_utils.training.scores import Predictions
 
 
@@ -39,8 +39,8 @@ def respond(*p_dark):
 def test_a_curve_is_told_as_it_is(curve, said):
     """A flat or a falling curve is not called rising."""
     response = respond(*curve)
-    assert said in changes.describe_response(response)
-    ax = changes.plot_dose_response(response)
+    assert said in charts.describe_response(response)
+    ax = charts.plot_dose_response(response)
     assert said in ax.get_title("left")
 
 
@@ -51,6 +51,6 @@ def test_grid_counts_each_change_with_its_own_answers():
     right = Predictions(y, np.eye(2)[y][None], groups, ("dark", "emission"))
     wrong = dataclasses.replace(right, y_proba=np.eye(2)[1 - y][None])
     under = {"plain": {"as_is": right, "grey": wrong}}
-    axes = changes.plot_confusion_grid(under, ("as_is", "grey"))
+    axes = charts.plot_confusion_grid(under, ("as_is", "grey"))
     assert [ax.get_title() for ax in axes[0]] == ["as it is: 1.00", "greyscale: 0.00"]
     assert "costs: 100 (plain)" in axes[0, 0].get_label()
