@@ -206,6 +206,24 @@ def test_drop_and_paste_anywhere(page, kind: str, target: str) -> None:
     assert page.inner_text(".nebula-status").startswith("given.png: ")
 
 
+def test_a_dropped_folder_is_read(page, tmp_path: Path) -> None:
+    """Its pictures are taken, those of folders in it too; other files are not."""
+    (tmp_path / "inner").mkdir()
+    for name in ("a.png", "inner/b.png", "notes.txt"):
+        (tmp_path / name).write_bytes(make_plain())
+    page.evaluate(CLEAR)
+    box = page.locator(".nebula-drop").bounding_box()
+    data = {"items": [], "files": [str(tmp_path)], "dragOperationsMask": 1}
+    place = {"x": box["x"] + 20, "y": box["y"] + 20, "data": data}
+    devtools = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        devtools.send("Input.dispatchDragEvent", {"type": kind, **place})
+    page.wait_for_function(SETTLED)
+    assert page.inner_text(".nebula-status") == "2 pictures done."
+    names = page.locator(".nebula-table tbody th").all_inner_texts()
+    assert sorted(names) == ["a.png", "b.png"]
+
+
 def test_what_comes_while_busy_is_queued(page) -> None:
     """A second upload joins the first; an example that is clicked meanwhile, too."""
     page.evaluate(CLEAR)
