@@ -280,6 +280,14 @@ def compute_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def write_json(path: Path, content: Any) -> Path:
+    """Write a JSON file, whole or not at all, its keys sorted; return the path."""
+    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
+    with write_atomic(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
 def seal(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return a JSON object with a checksum of itself; see `unseal`."""
     plain = json.loads(json.dumps(content))  # keys are text, tuples are lists

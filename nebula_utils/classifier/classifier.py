@@ -43,80 +43,37 @@ class Neighbour(NamedTuple):
 
 
 class Certainty(NamedTuple):
-    """When an answer counts as sure, and what that was worth where it was measured.
+    """When an answer counts as sure, and what that was worth where it was measured."""
 
-    Attributes
-    ----------
-    threshold : float
-        Least probability of a sure answer.
-    coverage, accuracy : float
-        Share of the pictures that were answered so, and of these the share that was
-        answered rightly; in [0, 1].
-    measured_on : str
-        Which pictures, e.g. "pictures by other photographers".
-    """
-
-    threshold: float
-    coverage: float
-    accuracy: float
-    measured_on: str
+    threshold: float  # least probability of a sure answer
+    coverage: float  # share of the pictures that were answered so, in [0, 1]
+    accuracy: float  # share of these that were answered rightly
+    measured_on: str  # which pictures, e.g. "pictures by other photographers"
 
 
 @dataclass(frozen=True)
 class Result:
-    """What the classifier says about one picture.
+    """What the classifier says about one picture."""
 
-    Attributes
-    ----------
-    path : str
-        Name that was given for the picture.
-    label : str
-        The most probable class.
-    probabilities : dict of str to float
-        Calibrated, over every class of the model; they sum to 1.
-    confident : bool
-        Whether the probability of ``label`` reaches `Certainty.threshold`.
-    candidates : tuple of str
-        The classes that can't be excluded (conformal prediction set, never empty),
-        most probable first.
-    nebula : float or None
-        1 - P(other), in [0, 1]; None where the model has no class ``other``.
-    grey_label : str
-        The answer to the same picture without its colour.
-    stability : float
-        Mean over the colour counterfactuals of P(label) there over P(label) here, at
-        most 1; 1 means that no change of colour makes the answer weaker.
-    counterfactuals : dict of str to dict of str to float
-        The probabilities after each colour intervention, of the same views.
-    is_grey : bool
-        Whether the picture has no colour that could have decided.
-    neighbours : tuple of Neighbour
-        The most similar training pictures; the picture itself is none.
-    was_trained_on : bool
-        Whether the picture, or one nearly like it, is a training picture.
-    notes : tuple of str
-        What was done to decode the file, e.g. a stretch of linear data.
-    decoded : Decoded, optional
-        The file's header and place on the sky, as far as it knows them.
-    picture : ndarray of shape (h, w, 3), uint8
-        As decoded: its shorter side is below 1024 px.
-    """
-
-    path: str
-    label: str
-    probabilities: dict[str, float]
-    confident: bool
-    nebula: float | None
-    grey_label: str
+    path: str  # the name that was given for it
+    label: str  # the most probable class
+    probabilities: dict[str, float]  # calibrated, over all classes; they sum to 1
+    confident: bool  # whether that of `label` reaches `Certainty.threshold`
+    nebula: float | None  # 1 - P(other); None where there is no class `other`
+    grey_label: str  # the answer to the picture without its colour
+    # Mean over the colour counterfactuals of P(label) there over P(label) here, at most
+    # 1; 1 means that no change of colour makes the answer weaker.
     stability: float
+    # Classes that can't be excluded (conformal prediction set), most probable first.
     candidates: tuple[str, ...] = ()
+    # The probabilities after each colour intervention, of the same views.
     counterfactuals: dict[str, dict[str, float]] = field(default_factory=dict)
-    is_grey: bool = False
-    neighbours: tuple[Neighbour, ...] = ()
-    was_trained_on: bool = False
-    notes: tuple[str, ...] = ()
-    decoded: Decoded | None = None
-    picture: np.ndarray | None = None
+    is_grey: bool = False  # whether there is no colour that could have decided
+    neighbours: tuple[Neighbour, ...] = ()  # the picture itself is none
+    was_trained_on: bool = False  # whether it, or one nearly like it, was
+    notes: tuple[str, ...] = ()  # how the file was decoded, e.g. "stretched"
+    decoded: Decoded | None = None  # with the file's header and place on the sky
+    picture: np.ndarray | None = None  # uint8 (h, w, 3), shorter side below 1024 px
 
     def as_dict(self) -> dict[str, Any]:
         """Return what ``nebula classify --json`` prints."""
@@ -159,10 +116,6 @@ class Classifier:
             What the result calls it; default: the path. It is never opened.
         nebula : str
             What it shows, if that is known: no training picture of it is a neighbour.
-
-        Returns
-        -------
-        Result
 
         Raises
         ------
@@ -213,17 +166,10 @@ class Classifier:
         return predict
 
     def make_strip(self, image: np.ndarray, side: int = 160) -> dict[str, np.ndarray]:
-        """Return a result's picture as it is and under each counterfactual.
-
-        Returns
-        -------
-        dict of str to ndarray of shape (side, side, 3), uint8
-            "as_is" first.
-        """
+        """Return a result's picture "as_is" and counterfactually, as uint8 RGB."""
         names = ("as_is", *self.counterfactuals)
-        made = Preprocessing(
-            tuple(View(side, "whole", name) for name in names)
-        ).make_views(image)
+        views = tuple(View(side, "whole", name) for name in names)
+        made = Preprocessing(views).make_views(image)
         return dict(zip(names, map(reading.to_uint8, made), strict=True))
 
     def map_evidence(self, image: np.ndarray) -> np.ndarray:

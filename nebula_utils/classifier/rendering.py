@@ -314,7 +314,7 @@ def _render_strip(result: Result, strip: Mapping[str, np.ndarray]) -> str:
         figures.append(
             f"<figure class='nebula-small{' nebula-changed' if changed else ''}'>"
             f"<img src='{to_data_uri(view)}' alt='The picture {what}'>"
-            f"<figcaption>{what}<br><b>{escape(words)}</b>"
+            f"<figcaption>{what}<br><b>{escape(words).replace(' %', '&nbsp;%')}</b>"
             f"{'<br>another answer' if changed else ''}</figcaption></figure>"
         )
     asked = "it had colour" if result.is_grey else "its colours were different"

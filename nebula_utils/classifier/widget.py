@@ -66,10 +66,9 @@ class ClassifierApp(widgets.VBox):
         self.chosen: int | None = None
         names = [str(name) for name in classifier.examples.get("nebula", ())]
         self.ways = upload.WaysIn(self, names, allow_paths, upload.get_max_bytes())
+        hint = "optional, e.g. Thor's Helmet"
         self.name = widgets.Text(
-            description="Object's name",
-            placeholder="optional, e.g. Thor's Helmet",
-            continuous_update=False,
+            description="Object's name", placeholder=hint, continuous_update=False
         )
         self.name.observe(self._on_name, "value")
         self.table, self.answer = widgets.HTML(), widgets.HTML()

@@ -1,7 +1,7 @@
 """What a run writes: metrics.json in sections, and the model card.
 
-A notebook writes the section that it computed; `merge_parts` joins those of one and the
-same study, so that numbers of two studies never stand in one file.
+A notebook writes the section that it computed; `write_metrics` joins those of one and
+the same study, so that numbers of two studies never stand in one file.
 """
 
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nebula_utils.errors import NebulaError
-from nebula_utils.files import write_atomic
+from nebula_utils.files import write_atomic, write_json
 from nebula_utils.report.drawing import CLASS_LABELS
 from nebula_utils.report.tables import find_score, format_score
 from nebula_utils.training.fitting import Recipe
@@ -49,18 +49,9 @@ def make_study(
 def write_part(
     reports: Path, section: str, content: Any, study: Mapping[str, Any]
 ) -> Path:
-    """Write one section of metrics.json, with the study that it belongs to.
+    """Write one of metrics.json's `SECTIONS`, with the study that it belongs to.
 
-    Parameters
-    ----------
-    reports : Path
-        Where reports go; the part lies in its folder ``parts``.
-    section : str
-        One of `SECTIONS`.
-    content : object
-        What metrics.json shall have there.
-    study : mapping
-        From `make_study`.
+    It lies in the folder ``parts`` until `write_metrics` is called.
 
     Raises
     ------
@@ -70,55 +61,36 @@ def write_part(
     if section not in SECTIONS:
         raise NebulaError(f"metrics.json has no section {section!r}: use {SECTIONS}")
     path = reports / PARTS / f"{section}.json"
-    return _write_json(path, {"study": study, section: content})
+    return write_json(path, {"study": study, section: content})
 
 
-def merge_parts(reports: Path, study: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metrics.json from the parts of a study, None where nobody wrote one."""
+def write_metrics(reports: Path, study: Mapping[str, Any]) -> dict[str, Any]:
+    """Join the parts of a study in ``metrics.json``, and return what it holds.
+
+    A section that nobody wrote is None; parts of another study are left out.
+    """
     study = json.loads(json.dumps(study))
     metrics: dict[str, Any] = {"schema": SCHEMA, **dict.fromkeys(SECTIONS)}
     metrics |= {key: study[key] for key in ("data", "protocol")}
     metrics["external"] = {"photos": None}
-    for section in SECTIONS:
-        path = reports / PARTS / f"{section}.json"
-        if not path.is_file():
-            continue
-        part = read_json(path)
-        if part["study"] == study:
-            metrics[section] = part[section]
-        else:
+    files = {section: reports / PARTS / f"{section}.json" for section in SECTIONS}
+    for section, path in files.items():
+        part = read_json(path) if path.is_file() else {"study": study}
+        if part["study"] != study:
             log.warning("%s is of another study: left out", path.name)
-    return metrics
-
-
-def write_metrics(reports: Path, study: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge the parts into ``metrics.json``, whole or not at all, and return it."""
-    metrics = merge_parts(reports, study)
-    _write_json(reports / "metrics.json", metrics)
+        elif section in part:
+            metrics[section] = part[section]
+    write_json(reports / "metrics.json", metrics)
     return metrics
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file.
-
-    Raises
-    ------
-    NebulaError
-        If it is missing or damaged.
-    """
+    """Read a JSON file; a missing or damaged one is a NebulaError."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise NebulaError(
-            f"{path} can't be read ({error}): run `make reproduce`"
-        ) from error
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> Path:
-    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
-    with write_atomic(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-    return path
+        reason = f"{path} can't be read ({error}): run `make reproduce`"
+        raise NebulaError(reason) from error
 
 
 def write_model_card(

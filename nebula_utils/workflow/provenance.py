@@ -20,7 +20,7 @@ from nebula_utils.files import (
     make_key,
     seal,
     unseal,
-    write_atomic,
+    write_json,
 )
 
 SEED_NAME = re.compile(r"(^|_)(SEED|RANDOM_STATE)S?(_|$)")
@@ -83,8 +83,7 @@ class Record:
         }
 
     def _save(self) -> None:
-        stored = seal({"notebooks": self.notebooks, "files": self.files})
-        _write_json(self._path, stored)
+        write_json(self._path, seal({"notebooks": self.notebooks, "files": self.files}))
 
 
 def make_inputs_key(
@@ -225,10 +224,4 @@ def write_provenance(
         },
         "wall_seconds": told | seconds,
     }
-    _write_json(path, content)
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
-    with write_atomic(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_json(path, content)

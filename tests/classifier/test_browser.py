@@ -21,6 +21,8 @@ from browsing import (
 )
 from odd_pictures import make_bad, make_good
 
+from nebula_utils import config
+
 pytestmark = pytest.mark.browser
 
 
@@ -309,6 +311,14 @@ def test_path_by_enter(page, server: Server, tmp_path: Path) -> None:
         page.get_by_label("Path", exact=True).press("Enter")
         page.wait_for_function(SETTLED)
         assert page.inner_text(".nebula-status").startswith(f"{name}: ")
+
+
+def test_nobody_is_asked_about_news(page, server: Server) -> None:
+    """JupyterLab's question stays away with the settings that `make lab` gives it."""
+    told = page.locator(".Toastify__toast").all_inner_texts()
+    assert not [text for text in told if "news" in text.lower()]
+    recipe = (config.REPOSITORY / "Makefile").read_text("utf-8")
+    assert "--LabApp.news_url=None" in recipe and "static/lab" in recipe
 
 
 def test_nothing_came_from_the_internet(page) -> None:

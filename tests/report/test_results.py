@@ -50,7 +50,7 @@ def test_parts_of_another_study_are_left_out(tmp_path, study):
     """Numbers of two studies never stand in one file."""
     other = results.make_study(DATA, (5, 3, 0), "fake", 128)
     results.write_part(tmp_path, "heads", {"plain": {}}, other)
-    assert results.merge_parts(tmp_path, study)["heads"] is None
+    assert results.write_metrics(tmp_path, study)["heads"] is None
 
 
 def test_unknown_sections_are_refused(tmp_path, study):
@@ -64,4 +64,4 @@ def test_damaged_parts_say_what_to_do(tmp_path, study):
     path = results.write_part(tmp_path, "heads", {}, study)
     path.write_text("{")
     with pytest.raises(NebulaError, match="make reproduce"):
-        results.merge_parts(tmp_path, study)
+        results.write_metrics(tmp_path, study)
