@@ -32,7 +32,7 @@ from nebula_utils.report.drawing import (
     write_title,
 )
 from nebula_utils.training.calibration import compute_reliability
-from nebula_utils.training.probes import share_neighbours
+from nebula_utils.training.comparison import share_neighbours
 from nebula_utils.training.scores import (
     MIN_GROUP,
     Predictions,
@@ -195,7 +195,7 @@ def plot_learning_curves(
     Parameters
     ----------
     history : mapping of str to sequence of float
-        ``loss`` and ``val_loss``, one value an epoch, as `training.fit_keras` gives.
+        ``loss`` and ``val_loss``, one value an epoch, as `KerasTrial` has.
     steps : int
         Of gradient descent, in all.
     reference : float

@@ -12,20 +12,16 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "calibration": [
             "SURE",
-            "compute_reliability",
             "compute_threshold",
-            "fit_temperature",
-            "is_sure",
+            "list_doubtful",
             "read_certainty",
             "score_coverage",
         ],
+        "comparison": ["compare_with_keras", "probe", "share_neighbours"],
         "export": ["export_classifier"],
         "finetune": ["fine_tune"],
         "fitting": ["Recipe", "embed", "fit_head", "make_training"],
         "heads": ["LinearHead", "TwoStepHead", "load_head"],
-        "keras": ["compare_with_keras", "fit_keras"],
-        "probes": ["probe", "share_neighbours"],
-        "review": ["list_doubtful", "review_labels"],
         "scores": ["Predictions", "compare_heads", "score_head"],
         "study": [
             "ABLATION",

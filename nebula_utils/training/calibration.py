@@ -1,10 +1,11 @@
-"""Calibrated probabilities, when to be sure, and what can't be excluded."""
+"""Calibrated probabilities, when to be sure, what to doubt and can't exclude."""
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from nebula_utils.config import DATA
 from nebula_utils.training.heads import SMALLEST, temper
@@ -16,6 +17,9 @@ from nebula_utils.training.scores import (
     weigh_nebulae,
 )
 
+if TYPE_CHECKING:
+    from nebula_utils.training.study import Study
+
 # From this probability on an answer is called sure. Chosen on other photographers'
 # pictures, not on those that the head was made from: `scripts/choose_head.py` writes
 # what it was worth there into data/certainty.json.
@@ -24,32 +28,12 @@ CERTAINTY = DATA / "certainty.json"
 COVERAGE = 0.9  # share of nebulae whose true type shall be in the prediction set
 
 
-def is_sure(y_proba: np.ndarray, sure: float = SURE) -> np.ndarray:
-    """Say which answers are sure: those whose probability reaches ``sure``.
-
-    Parameters
-    ----------
-    y_proba : ndarray of shape (..., n_classes)
-        Calibrated probabilities.
-    sure : float
-        In [0, 1].
-
-    Returns
-    -------
-    ndarray of shape (...,), bool
-    """
-    return np.asarray(y_proba).max(-1) >= sure
-
-
 def read_certainty() -> dict[str, Any]:
-    """Return what answers that are sure were worth on outside sets.
+    """Return what sure answers were worth on outside sets.
 
-    Returns
-    -------
-    dict
-        As `scripts/choose_head.py` wrote it: ``threshold``, ``coverage``,
-        ``accuracy``, ``measured_on``, and ``sets`` with these for each set; only
-        ``sets``, and nothing in it, where it was not measured for `SURE`.
+    As `scripts/choose_head.py` wrote it: ``threshold``, ``coverage``, ``accuracy``,
+    ``measured_on``, and ``sets`` with these for each set; only ``sets``, and nothing in
+    it, where it was not measured for `SURE`.
     """
     found: dict[str, Any] = {}
     if CERTAINTY.is_file():
@@ -100,22 +84,10 @@ def fit_temperatures(
 ) -> list[float]:
     """Return a temperature for each fold, chosen on the answers of the others.
 
-    Parameters
-    ----------
-    y_proba : ndarray of shape (n_images, n_classes)
-        Out-of-fold probabilities of one repeat, not calibrated.
-    accept : ndarray of shape (n_images, n_classes), bool
-        Which answers count as right.
-    groups : ndarray of shape (n_images,), str
-        Nebulae, which weigh alike.
-    tests : sequence of ndarray of int
-        The pictures of each fold.
-
-    Returns
-    -------
-    list of float
-        So a picture never takes part in the choice of its own temperature, and the
-        calibration error that is reported is an honest one.
+    So a picture never takes part in the choice of its own temperature, and the
+    calibration error that is reported is an honest one. ``y_proba`` and ``accept`` are
+    as for `fit_temperature`, of one repeat; ``groups`` are nebulae, which weigh alike;
+    ``tests`` are the rows of each fold.
     """
     weight = weigh_nebulae(groups)
     found = []
@@ -167,6 +139,32 @@ def compute_truth_probability(p: Predictions) -> np.ndarray:
     return np.where(accept, p.y_proba, 0).max(-1)
 
 
+def list_doubtful(study: "Study", n: int = 20) -> pd.DataFrame:
+    """List the pictures whose accepted labels the study doubts most.
+
+    Returns
+    -------
+    DataFrame
+        ``row`` in the dataset, ``image_id``, ``path``, ``nebula``, ``label``,
+        ``accept``, ``answer`` and ``self_confidence``, the probability of what is
+        accepted [1]_, lowest first.
+
+    References
+    ----------
+    .. [1] Northcutt et al. (2021), Confident learning, arXiv:1911.00068.
+    """
+    confidence = compute_truth_probability(study.predictions).mean(0)
+    rows = np.argsort(confidence, kind="stable")[:n]
+    answers = study.y_proba["as_is"].mean(0)[rows].argmax(1)
+    shown = ["image_id", "path", "nebula", "label", "accept"]
+    table = study.dataset.manifest.iloc[rows][shown].reset_index(drop=True)
+    table.insert(0, "row", rows)
+    return table.assign(
+        answer=np.array(study.dataset.class_names)[answers],
+        self_confidence=confidence[rows].round(3),
+    )
+
+
 def score_coverage(p: Predictions, threshold: float) -> dict[str, Any]:
     """Return how often the prediction sets hold the truth, and how large they are.
 
@@ -209,31 +207,18 @@ def compute_reliability(
 ) -> dict[str, Sequence[float] | np.ndarray]:
     """Return what a reliability diagram shows.
 
-    Parameters
-    ----------
-    p : Predictions
-        Out-of-fold answers.
-    n_bins : int
-        Bins of equal width of the largest probability.
-
-    Returns
-    -------
-    dict
-        ``confidence`` and ``accuracy`` (means in each bin that is not empty) and
-        ``weight`` (share of the nebulae), each of shape (n_filled_bins,).
+    In ``n_bins`` bins of equal width of the largest probability: ``confidence`` and
+    ``accuracy`` (means in each bin that is not empty) and ``weight`` (share of the
+    nebulae), each of shape (n_filled_bins,).
     """
     weight = np.tile(make_weights(p.groups, p.y_true, 0)[0], len(p.y_proba))
     confidence = p.y_proba.max(-1).ravel()
     bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
     share = np.bincount(bins, weight, n_bins)
     filled = share > 0
-    sums = (
-        np.bincount(bins, weight * values, n_bins)[filled] / share[filled]
-        for values in (confidence, p.is_right.ravel())
-    )
-    means, right = sums
-    return {
-        "confidence": means,
-        "accuracy": right,
-        "weight": share[filled] / share.sum(),
+    values = {"confidence": confidence, "accuracy": p.is_right.ravel()}
+    means = {
+        name: np.bincount(bins, weight * each, n_bins)[filled] / share[filled]
+        for name, each in values.items()
     }
+    return {**means, "weight": share[filled] / share.sum()}

@@ -88,44 +88,31 @@ class Samples(NamedTuple):
         Classes.
     groups : ndarray of shape (n_samples,), str
         Nebulae; a picture with simulated dust belongs to the nebula behind the dust.
-    kind : ndarray of shape (n_samples,), str, optional
-        Sample types; default: all are pictures.
-    shares : dict of str to float, optional
-        What each sample type weighs in its class beside the others; default: 1.
+    kind : ndarray of shape (n_samples,), str
+        Sample types.
+    shares : dict of str to float
+        What each sample type weighs in its class, where it is not 1.
     """
 
     X: np.ndarray
     y: np.ndarray
     groups: np.ndarray
-    kind: np.ndarray | None = None
-    shares: dict[str, float] | None = None
-
-    def select(self, mask: np.ndarray) -> "Samples":
-        """Return the samples where ``mask`` is true."""
-        kind = None if self.kind is None else self.kind[mask]
-        return Samples(self.X[mask], self.y[mask], self.groups[mask], kind, self.shares)
+    kind: np.ndarray
+    shares: dict[str, float]
 
     def without(self, groups: np.ndarray) -> "Samples":
         """Return the samples whose nebula is not among ``groups``."""
-        return self.select(~np.isin(self.groups, groups))
+        kept = ~np.isin(self.groups, groups)
+        X, y, nebulae, kind = (array[kept] for array in self[:4])
+        return Samples(X, y, nebulae, kind, self.shares)
 
 
 class Training(NamedTuple):
-    """The samples of each step, and of how many pictures they are.
+    """The samples of each step, and of how many pictures they are."""
 
-    Attributes
-    ----------
-    types : Samples
-        For the step that tells types; of a head of one step, all samples.
-    nebula : Samples or None
-        For the step that tells nebulae from the rest.
-    n_pictures : int
-        What the weights of each step sum to.
-    """
-
-    types: Samples
-    nebula: Samples | None
-    n_pictures: int
+    types: Samples  # for the step that tells types; of a head of one step, all
+    nebula: Samples | None  # for the step that tells nebulae from the rest
+    n_pictures: int  # what the weights of each step sum to
 
 
 def embed(
@@ -134,16 +121,7 @@ def embed(
     views: Sequence[View] = WHOLE,
     mask: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Embed views of a dataset's pictures, dark borders cut off.
-
-    Parameters
-    ----------
-    dataset, backbone
-        Whose pictures, and the feature extractor.
-    views : sequence of View
-        Views of each picture.
-    mask : ndarray of shape (n_images,), bool, optional
-        Which pictures; default: all.
+    """Embed views of all pictures of a dataset, or of a part; dark borders cut off.
 
     Returns
     -------
@@ -159,19 +137,25 @@ def embed(
 
 def make_training(dataset: Dataset, backbone: Backbone, recipe: Recipe) -> Training:
     """Embed everything that a recipe's head may be fitted on."""
-    is_type = dataset.manifest["label"].to_numpy() != OTHER
-    size = recipe.size
+    label, size = dataset.manifest["label"].to_numpy(), recipe.size
+    is_type, is_emission = label != OTHER, label == "emission"
     plain = [View(size, colour=name) for name in recipe.colours]
     whole = embed(dataset, backbone, plain)
-    types = [_label(dataset, is_type, whole[is_type])]
-    types += _list_type_samples(dataset, backbone, recipe, is_type)
+    types = both = [_label(dataset, is_type, whole[is_type])]
     rest = [_label(dataset, ~is_type, whole[~is_type])]
-    both = [_label(dataset, is_type, whole[is_type])]
+    if recipe.crops:
+        X = _embed(dataset, backbone, RandomCrops(recipe.crops, size), is_type)
+        types = [*types, _label(dataset, is_type, X)]
+    if recipe.dusty and "dark" in dataset.class_names and is_emission.any():
+        X = _embed(dataset, backbone, DustyCrops(recipe.dusty, size), is_emission)
+        dusty = _label(dataset, is_emission, X, "dusty")
+        dark = np.full(len(dusty.y), dataset.class_names.index("dark"))
+        types = [*types, dusty._replace(y=dark)]
     if recipe.framed:
         # Nebulae only: set smaller, a galaxy is a star field, and so is many a nebula;
         # asked if it is one, the head then takes more of `other` for nebulae.
         X = _embed(dataset, backbone, ZoomedOut(recipe.framed, size), is_type)
-        types.append(_label(dataset, is_type, X, "framed"))
+        types = [*types, _label(dataset, is_type, X, "framed")]
     n = len(dataset.y)
     if not (recipe.two_step and OTHER in dataset.class_names):
         return Training(_join(types + rest, SHARES_TYPES), None, n)
@@ -200,10 +184,6 @@ def fit_head(
     n_pictures : int, optional
         What the weights sum to; default: as many as ``training`` has pictures.
 
-    Returns
-    -------
-    LinearHead or TwoStepHead
-
     Raises
     ------
     ValueError
@@ -231,55 +211,25 @@ def fit_head(
 
 
 def compute_sample_weight(samples: Samples, balanced: bool) -> np.ndarray:
-    """Return one weight a sample, with mean 1.
+    """Return one weight a sample, with mean 1, shape (n_samples,).
 
-    Parameters
-    ----------
-    samples : Samples
-        What is weighed.
-    balanced : bool
-        If false, every sample weighs the same. If true, every class does; in a class
-        each sample type has its share, and in a sample type every nebula weighs the
-        same.
-
-    Returns
-    -------
-    ndarray of shape (n_samples,), float64
+    If not ``balanced``, every sample weighs the same. Otherwise every class does; in a
+    class each sample type has its share, and in a sample type every nebula weighs the
+    same.
     """
     y = samples.y
     weight = np.ones(len(y))
     if not balanced:
         return weight
-    kinds = np.full(len(y), PICTURE) if samples.kind is None else samples.kind
-    for kind in np.unique(kinds):
-        share = (samples.shares or {}).get(kind, 1.0)
-        for label in np.unique(y[kinds == kind]):
-            members = (kinds == kind) & (y == label)
+    for kind in np.unique(samples.kind):
+        share = samples.shares.get(kind, 1.0)
+        for label in np.unique(y[samples.kind == kind]):
+            members = (samples.kind == kind) & (y == label)
             weight[members] = share * weigh_nebulae(samples.groups[members])
             weight[members] /= len(np.unique(samples.groups[members]))
     for label in np.unique(y):
         weight[y == label] /= weight[y == label].sum()
     return weight * len(y) / weight.sum()
-
-
-def _list_type_samples(
-    dataset: Dataset, backbone: Backbone, recipe: Recipe, is_type: np.ndarray
-) -> list[Samples]:
-    """Embed what only the types' step is fitted on: crops, and crops behind dust."""
-    found = []
-    if recipe.crops:
-        X = _embed(dataset, backbone, RandomCrops(recipe.crops, recipe.size), is_type)
-        found.append(_label(dataset, is_type, X))
-    if "dark" not in dataset.class_names:
-        return found
-    dark = dataset.class_names.index("dark")
-    emission = dataset.manifest["label"].to_numpy() == "emission"
-    if recipe.dusty and emission.any():
-        maker = DustyCrops(recipe.dusty, recipe.size)
-        X = _embed(dataset, backbone, maker, emission)
-        samples = _label(dataset, emission, X, "dusty")
-        found.append(samples._replace(y=np.full(len(samples.y), dark)))
-    return found
 
 
 def _embed(
@@ -308,14 +258,10 @@ def _label(
         np.repeat(dataset.y[mask], copies),
         np.repeat(dataset.groups[mask], copies),
         np.full(len(X) * copies, kind),
+        {},
     )
 
 
 def _join(parts: Sequence[Samples], shares: dict[str, float]) -> Samples:
-    return Samples(
-        np.concatenate([part.X for part in parts]),
-        np.concatenate([part.y for part in parts]),
-        np.concatenate([part.groups for part in parts]),
-        np.concatenate([part.kind for part in parts if part.kind is not None]),
-        shares,
-    )
+    X, y, groups, kind = (np.concatenate([part[i] for part in parts]) for i in range(4))
+    return Samples(X, y, groups, kind, shares)

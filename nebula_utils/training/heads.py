@@ -87,16 +87,6 @@ class _Estimator:
     def _answer(self, X: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
-    def _set_classes(self, y: np.ndarray) -> None:
-        present = np.unique(y)
-        names = present if self.class_names is None else np.array(self.class_names)
-        absent = np.setdiff1d(names, present)
-        if len(absent):
-            raise ValueError(f"no sample of class {absent.tolist()}")
-        if len(names) < len(present):
-            raise ValueError(f"unknown classes {np.setdiff1d(present, names).tolist()}")
-        self.classes_ = names
-
 
 class LinearHead(_Estimator):
     """One softmax layer; probabilities of several views are averaged.
@@ -124,14 +114,6 @@ class LinearHead(_Estimator):
     coef_: np.ndarray
     intercept_: np.ndarray
 
-    def __init__(
-        self,
-        C: float = 0.01,
-        class_names: tuple[str, ...] | None = None,
-        temperature: float = 1.0,
-    ) -> None:
-        super().__init__(C, class_names, temperature)
-
     def fit(
         self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None
     ) -> "LinearHead":
@@ -146,22 +128,24 @@ class LinearHead(_Estimator):
         sample_weight : ndarray of shape (n,), optional
             Default: 1 each.
 
-        Returns
-        -------
-        LinearHead
-            Itself.
-
         Raises
         ------
         ValueError
             If a class has no sample, or there is a sample of an unknown class.
         """
         X, y, weight = _flatten(X, y, sample_weight)
-        self._set_classes(y)
-        index = {name: i for i, name in enumerate(self.classes_.tolist())}
+        present = np.unique(y)
+        names = present if self.class_names is None else np.array(self.class_names)
+        if len(absent := np.setdiff1d(names, present)):
+            raise ValueError(f"no sample of class {absent.tolist()}")
+        if len(unknown := np.setdiff1d(present, names)):
+            raise ValueError(f"unknown classes {unknown.tolist()}")
+        self.classes_ = names
+        index = {name: i for i, name in enumerate(names.tolist())}
         codes = np.array([index[name] for name in y.tolist()])
-        coef, intercept = _fit_logistic(X, codes, len(index), self.C, weight)
-        self.coef_, self.intercept_ = coef, intercept
+        self.coef_, self.intercept_ = _fit_logistic(
+            X, codes, len(index), self.C, weight
+        )
         return self
 
     def set_arrays(self, coef: np.ndarray, intercept: np.ndarray) -> "LinearHead":
@@ -174,22 +158,15 @@ class LinearHead(_Estimator):
         return softmax(X @ self.coef_ + self.intercept_).mean(1)
 
     def weigh_classes(self, x: np.ndarray) -> np.ndarray:
-        """Return the gradient of each class's log probability at an embedding.
+        """Return each class's gradient of its log probability, (n_features, n_classes).
 
-        Parameters
-        ----------
-        x : ndarray of shape (n_features,)
-            Embedding of a view, or the mean of several.
-
-        Returns
-        -------
-        ndarray of shape (n_features, n_classes)
-            Before the temperature; up to what is the same for all classes.
+        At an embedding ``x`` of shape (n_features,), of one view or the mean of
+        several; before the temperature, and up to what is the same for all classes.
         """
         return self.coef_
 
     def list_arrays(self) -> dict[str, np.ndarray]:
-        """Return everything that `make_head` needs, as arrays."""
+        """Return everything that `make_head` needs."""
         return {
             "class_names": self.classes_.astype(str),
             "types_coef": self.coef_,
@@ -240,26 +217,14 @@ class TwoStepHead(_Estimator):
     def fit(
         self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None
     ) -> "TwoStepHead":
-        """Fit both steps on the same samples, the first on their first views.
-
-        Parameters
-        ----------
-        X, y, sample_weight
-            As for `LinearHead.fit`.
-
-        Returns
-        -------
-        TwoStepHead
-            Itself.
-        """
+        """Fit both steps as `LinearHead.fit` does, the first on the first views."""
         first = X if X.ndim == 2 else X[:, 0]
         weight = np.ones(len(y)) if sample_weight is None else sample_weight
         is_type = np.asarray(y) != self.other
-        self._set_classes(y)
-        names = tuple(self.classes_.tolist())
-        types = tuple(name for name in names if name != self.other)
+        nebula = LinearHead(self.C, self.class_names).fit(first, y, weight)
+        types = tuple(n for n in nebula.classes_.tolist() if n != self.other)
         return self.set_steps(
-            LinearHead(self.C, names).fit(first, y, weight),
+            nebula,
             LinearHead(self.C, types).fit(X[is_type], y[is_type], weight[is_type]),
         )
 
@@ -315,12 +280,7 @@ def make_linear_head(
 
 
 def make_head(arrays: Any) -> Head:
-    """Return the head that gave these arrays.
-
-    Parameters
-    ----------
-    arrays : mapping of str to ndarray
-        From a head's ``list_arrays``.
+    """Return the head whose ``list_arrays`` gave these arrays.
 
     Raises
     ------
@@ -370,14 +330,9 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def temper(proba: np.ndarray, temperature: float) -> np.ndarray:
-    """Return probabilities whose logarithms are divided by a temperature > 0.
+    """Return probabilities, (..., n_classes), with logarithms over a temperature > 0.
 
-    Parameters
-    ----------
-    proba : ndarray of shape (..., n_classes)
-        Probabilities.
-    temperature : float
-        Above 1 they come nearer to each other, below 1 they part.
+    Above 1 they come nearer to each other, below 1 they part.
     """
     return softmax(np.log(np.maximum(proba, SMALLEST)) / temperature)
 

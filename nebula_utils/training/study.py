@@ -241,10 +241,6 @@ def run_study(
     random_split : bool
         Also run it once with a split by picture, to show how that flatters.
 
-    Returns
-    -------
-    Study
-
     Raises
     ------
     LeakageError
@@ -279,17 +275,7 @@ def run_study(
 def make_splits(
     dataset: Dataset, n_splits: int, n_repeats: int, random_state: int = RANDOM_STATE
 ) -> list[splits.Split]:
-    """Return repeated k-folds by group, each checked for leakage.
-
-    Returns
-    -------
-    list of (repeat, fold, train, test)
-
-    Raises
-    ------
-    LeakageError, SourceError
-        As `run_study`.
-    """
+    """Return repeated k-folds by group, each checked for leakage; see `run_study`."""
     groups = dataset.groups
     thinnest = dataset.manifest.groupby("label")["group"].nunique().min()
     if not MIN_FOLDS <= n_splits <= thinnest:
@@ -317,17 +303,9 @@ def embed_changes(
 ) -> dict[str, np.ndarray]:
     """Embed pictures as a recipe asks about them, as they are and changed.
 
-    Parameters
-    ----------
-    dataset, backbone, recipe, changes
-        As for `run_study`; framings are changes, too.
-    everyone : bool
-        Whether every picture is asked about under every change, or only as it is and
-        in grey, and pictures of nebulae otherwise.
-
-    Returns
-    -------
-    dict of str to ndarray of shape (n, n_views, n_features), float32
+    ``everyone`` says whether every picture is asked about under every change, or only
+    as it is and in grey, and pictures of nebulae otherwise. Each array has shape
+    (n, n_views, n_features).
     """
     asked = {"as_is": recipe.views}
     asked |= {name: apply_first(name, recipe.views) for name in changes}
@@ -381,10 +359,8 @@ def _predict_folds(
     """Return out-of-fold answers, not calibrated."""
     names, groups = dataset.class_names, dataset.groups
     rows = {name: _list_rows(dataset, name) for name in X}
-    n_repeats = 1 + max(repeat for repeat, _, _, _ in folds)
-    y_proba = {
-        name: np.full((n_repeats, len(x), len(names)), np.nan) for name, x in X.items()
-    }
+    shape = 1 + max(repeat for repeat, _, _, _ in folds), len(names)
+    y_proba = {k: np.full((shape[0], len(x), shape[1]), np.nan) for k, x in X.items()}
 
     def fit(fold: splits.Split) -> Head:
         _, _, train, test = fold

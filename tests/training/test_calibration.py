@@ -1,18 +1,21 @@
 """Probabilities mean what they say, and sets cover what they promise."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from nebula_utils.dataset.manifest import make_dataset
 from nebula_utils.training.calibration import (
     compute_reliability,
     compute_threshold,
     fit_temperature,
     fit_temperatures,
-    is_sure,
+    list_doubtful,
     score_coverage,
 )
 from nebula_utils.training.heads import softmax, temper
 from nebula_utils.training.scores import Predictions
+from nebula_utils.training.study import BALANCED, Study
 
 
 def make_predictions(n: int, sharpness: float, exaggerate: float = 1.0) -> Predictions:
@@ -79,14 +82,33 @@ def test_coverage_of_a_type_is_its_own() -> None:
     assert found["coverage_by_type"]["b"]["n_nebulae"] == 2
 
 
-def test_sure_is_what_reaches_the_threshold() -> None:
-    """One rule, on the largest probability."""
-    y_proba = np.array([[0.85, 0.15], [0.84, 0.16]])
-    assert is_sure(y_proba, 0.85).tolist() == [True, False]
-
-
 def test_reliability_of_honest_answers_is_the_diagonal() -> None:
     """Where probabilities are true, accuracy follows confidence."""
     found = compute_reliability(make_predictions(4000, 2.0), 5)
     assert np.abs(np.subtract(found["confidence"], found["accuracy"])).max() < 0.06
     assert np.sum(found["weight"]) == pytest.approx(1)
+
+
+def test_doubtful_labels_are_ranked_as_cleanlab_ranks_them(
+    manifest: pd.DataFrame, fake_backbone
+) -> None:
+    """The order is cleanlab's, and a label that was swapped comes first."""
+    from cleanlab.filter import find_label_issues
+
+    rows = manifest.assign(group=manifest["nebula"], palette="mixed")
+    dataset = make_dataset(rows, min_nebulae=3)
+    y_proba = np.random.default_rng(0).dirichlet(np.full(7, 3), (1, len(dataset.y)))
+    swapped = 5
+    y_proba[0, swapped] = 1e-6
+    y_proba[0, swapped, 6] = 1 - 6e-6
+    made = Study(dataset, BALANCED, fake_backbone, {"as_is": y_proba})
+    table = list_doubtful(made, 56)
+    assert table["row"][0] == swapped and table["answer"][0] == "other"
+    theirs = find_label_issues(
+        made.dataset.y,
+        y_proba[0],
+        return_indices_ranked_by="self_confidence",
+        filter_by="predicted_neq_given",
+    )
+    ours = [row for row in table["row"] if row in set(theirs)]
+    assert ours == theirs.tolist()

@@ -183,7 +183,8 @@ def test_one_head_is_fitted_on_the_same_samples(
 def test_balanced_weights_give_each_class_and_nebula_its_share() -> None:
     """Each class sums to the same weight; in it each nebula; sample types by share."""
     y = np.array([0, 0, 0, 1])
-    samples = Samples(np.zeros((4, 1)), y, np.array(["a", "a", "b", "c"]))
+    groups, kinds = np.array(["a", "a", "b", "c"]), np.full(4, "picture")
+    samples = Samples(np.zeros((4, 1)), y, groups, kinds, {})
     weight = compute_sample_weight(samples, balanced=True)
     assert weight.tolist() == pytest.approx([0.5, 0.5, 1.0, 2.0])
     kinds = np.array(["picture", "framed", "picture", "picture"])

@@ -1,4 +1,4 @@
-"""Look again at the labels that a study doubts most, and write what is accepted."""
+"""Look again at doubtful labels of one's own pictures, and write what is accepted."""
 
 import csv
 import io
@@ -7,53 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from nebula_utils.config import CLASS_NAMES
 from nebula_utils.files import write_atomic
 from nebula_utils.images import reading
-from nebula_utils.training.calibration import compute_truth_probability
-from nebula_utils.training.study import Study
 
 THUMBNAIL_SIDE = 128  # px
 COLUMNS = ("file", "class", "accept", "nebula")
 
 
-def list_doubtful(study: Study, n: int = 20) -> pd.DataFrame:
-    """List the pictures whose accepted labels the study doubts most.
-
-    Parameters
-    ----------
-    study : Study
-        Whose out-of-fold answers.
-    n : int
-        How many.
-
-    Returns
-    -------
-    DataFrame
-        ``row`` in the dataset, ``image_id``, ``path``, ``nebula``, ``label``,
-        ``accept``, ``answer`` and ``self_confidence``, the probability of what is
-        accepted [1]_, lowest first.
-
-    References
-    ----------
-    .. [1] Northcutt et al. (2021), Confident learning, arXiv:1911.00068.
-    """
-    confidence = compute_truth_probability(study.predictions).mean(0)
-    rows = np.argsort(confidence, kind="stable")[:n]
-    answers = study.y_proba["as_is"].mean(0)[rows].argmax(1)
-    shown = ["image_id", "path", "nebula", "label", "accept"]
-    table = study.dataset.manifest.iloc[rows][shown].reset_index(drop=True)
-    table.insert(0, "row", rows)
-    return table.assign(
-        answer=np.array(study.dataset.class_names)[answers],
-        self_confidence=confidence[rows].round(3),
-    )
-
-
-def write_accepted(manifest_csv: Path, rows: pd.DataFrame) -> None:
+def write_accepted(manifest_csv: Path, rows: Any) -> None:
     """Write which types are accepted for some pictures into one's own manifest.
 
     Parameters
@@ -88,14 +50,14 @@ def write_accepted(manifest_csv: Path, rows: pd.DataFrame) -> None:
 
 
 def review_labels(
-    rows: pd.DataFrame, manifest_csv: Path | str, class_names: tuple = CLASS_NAMES
+    rows: Any, manifest_csv: Path | str, class_names: tuple = CLASS_NAMES
 ) -> Any:
     """Show pictures with their accepted types to be ticked, and a button that saves.
 
     Parameters
     ----------
     rows : DataFrame
-        From `list_doubtful`.
+        From `training.list_doubtful`.
     manifest_csv : Path or str
         Where `write_accepted` puts what was changed.
     class_names : tuple of str
@@ -146,7 +108,7 @@ def _read_ticks(boxes: Mapping[str, Any]) -> str:
     return "|".join(name for name, box in boxes.items() if box.value)
 
 
-def _show(row: pd.Series) -> Any:
+def _show(row: Any) -> Any:
     """Return a thumbnail with what is known of the picture below it."""
     import ipywidgets
     from PIL import Image

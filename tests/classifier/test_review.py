@@ -1,15 +1,13 @@
-"""Label review: doubtful pictures first, and nobody's other rows are touched."""
+"""Label review: nobody's other rows are touched."""
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
+from nebula_utils.classifier.review import review_labels, write_accepted
 from nebula_utils.dataset.manifest import Dataset, make_dataset
 from nebula_utils.dataset.photos import load_photos
-from nebula_utils.training.review import list_doubtful, review_labels, write_accepted
-from nebula_utils.training.study import BALANCED, Study
 
 
 @pytest.fixture
@@ -17,29 +15,6 @@ def dataset(manifest: pd.DataFrame) -> Dataset:
     """Give the synthetic study."""
     rows = manifest.assign(group=manifest["nebula"], palette="mixed")
     return make_dataset(rows, min_nebulae=3)
-
-
-def test_doubtful_labels_are_ranked_as_cleanlab_ranks_them(
-    dataset: Dataset, fake_backbone
-) -> None:
-    """The order is cleanlab's, and a label that was swapped comes first."""
-    from cleanlab.filter import find_label_issues
-
-    y_proba = np.random.default_rng(0).dirichlet(np.full(7, 3), (1, len(dataset.y)))
-    swapped = 5
-    y_proba[0, swapped] = 1e-6
-    y_proba[0, swapped, 6] = 1 - 6e-6
-    made = Study(dataset, BALANCED, fake_backbone, {"as_is": y_proba})
-    table = list_doubtful(made, 56)
-    assert table["row"][0] == swapped and table["answer"][0] == "other"
-    theirs = find_label_issues(
-        made.dataset.y,
-        y_proba[0],
-        return_indices_ranked_by="self_confidence",
-        filter_by="predicted_neq_given",
-    )
-    ours = [row for row in table["row"] if row in set(theirs)]
-    assert ours == theirs.tolist()
 
 
 def test_accepted_types_are_what_the_source_reads_back(

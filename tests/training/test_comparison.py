@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nebula_utils.training.probes import probe, share_neighbours
+from nebula_utils.training.comparison import probe, share_neighbours
 
 
 def test_neighbours_of_two_clumps():
