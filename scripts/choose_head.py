@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nebula_utils.bias.outside import Outside, load_outside
+from nebula_utils.bias.outside import Outside, load_outside, pool, predict_outside
 from nebula_utils.config import OTHER, REPORTS, REPOSITORY
 from nebula_utils.dataset.manifest import Dataset, load_dataset
 from nebula_utils.dataset.screening import find_unseen
@@ -75,28 +75,18 @@ def predict(
     study: Study, sets: Mapping[str, Outside], leave_out: bool
 ) -> dict[str, Any]:
     """Return pooled answers as they are and in grey; perhaps without their nebulae."""
-    known, names = study.dataset, study.dataset.class_names
+    known = study.dataset
     answers = []
-    for one in sets.values():
+    for name, one in sets.items():
         without: list[str] = []
         if leave_out:
             unseen = find_unseen(known.manifest, one.manifest)
             without = np.unique(np.delete(known.groups, unseen)).tolist()
-        answers.append(study.predict(one.manifest, without=without))
+        answers.append(predict_outside(study, one, name, without))
     parts = [one.manifest.assign(set=name) for name, one in sets.items()]
     table = pd.concat(parts, ignore_index=True)
-    pooled = Dataset(table, names, {}, table[:0])
     unit = (table["set"] + ": " + table["group"] + ": " + table["label"]).to_numpy(str)
-    found = {
-        change: Predictions(
-            pooled.y,
-            np.concatenate([one[change] for one in answers])[None],
-            unit,
-            names,
-            pooled.accept,
-        )
-        for change in ("as_is", "grey")
-    }
+    found = {change: replace(p, groups=unit) for change, p in pool(answers).items()}
     is_new = np.concatenate([one.is_new for one in sets.values()])
     return {**found, "set": table["set"].to_numpy(str), "is_new": is_new}
 

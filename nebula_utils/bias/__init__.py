@@ -1,8 +1,8 @@
 """Notebook 05: what a head looks at, and how it does on pictures from elsewhere.
 
-`flips` counts which answers a change of colour or framing flips; `dust_response` asks
-about more and more dust; `measures` tells where the evidence lies and how much colour
-an answer takes; `outside` judges on other people's pictures.
+`measures` tells which answers flip, how much colour that takes and where the evidence
+lies; `dust_response` asks about more and more dust; `outside` judges on other people's
+pictures and by photographer.
 """
 
 import lazy_loader
@@ -11,18 +11,17 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "dust_response": ["measure_dust_response"],
-        "flips": [
-            "compare_photographers",
+        "measures": [
             "list_flips",
-            "narrow",
+            "measure_flip_distances",
+            "measure_localisation",
             "predict_nebulae",
         ],
-        "measures": ["measure_flip_distances", "measure_localisation"],
         "outside": [
+            "compare_photographers",
             "describe_held_out",
-            "load_outside",
+            "narrow",
             "predict_held_out",
-            "predict_outside",
             "score_outside",
         ],
     },

@@ -19,33 +19,15 @@ MOST = 8  # tiles along one side; of a longer strip only so many are looked at
 
 
 class Tiles(NamedTuple):
-    """Squares of a picture, and where they lie.
+    """Squares of a picture, and where they lie."""
 
-    Attributes
-    ----------
-    pictures : list of ndarray of shape (side, side, 3), float32
-        In [0, 1].
-    places : list of (int, int)
-        Top and left of each, in cells of the joined map.
-    shape : (int, int)
-        Of the joined map.
-    """
-
-    pictures: list[np.ndarray]
-    places: list[tuple[int, int]]
-    shape: tuple[int, int]
+    pictures: list[np.ndarray]  # (side, side, 3), float32 in [0, 1]
+    places: list[tuple[int, int]]  # top and left of each, in cells of the joined map
+    shape: tuple[int, int]  # of the joined map
 
 
 def cut_tiles(image: np.ndarray, side: int) -> Tiles:
-    """Cut a picture into overlapping squares.
-
-    Parameters
-    ----------
-    image : ndarray of shape (h, w, 3), uint8
-        The whole picture.
-    side : int
-        Side of the squares, px.
-    """
+    """Cut a whole picture (h, w, 3), uint8, into overlapping squares of side px."""
     small = reading.resize_short_side(image, round(ZOOM * side))
     cells = [round(length * FINE / side) for length in small.shape[:2]]
     places = [(top, left) for top in _spread(cells[0]) for left in _spread(cells[1])]
@@ -60,19 +42,10 @@ def cut_tiles(image: np.ndarray, side: int) -> Tiles:
 
 
 def join_tiles(maps: np.ndarray, tiles: Tiles) -> np.ndarray:
-    """Lay the maps of tiles over each other.
+    """Return the weighted mean of tiles' maps; where no tile lies, 0.
 
-    Parameters
-    ----------
-    maps : ndarray of shape (n_tiles, rows, columns, n_classes), float
-        Evidence in each tile.
-    tiles : Tiles
-        Where they lie.
-
-    Returns
-    -------
-    ndarray of shape (rows, columns, n_classes), float32, as ``tiles.shape``
-        Their weighted mean; where no tile lies, 0.
+    ``maps`` have shape (n_tiles, rows, columns, n_classes); the result is float32 of
+    shape (*tiles.shape, n_classes).
     """
     ramp = 1 - np.abs(np.linspace(-1, 1, FINE + 2))[1:-1]
     window = np.outer(ramp, ramp)[..., None].astype(np.float32)

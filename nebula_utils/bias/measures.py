@@ -1,10 +1,11 @@
-"""What explanations are worth, measured: where evidence lies, what colour it takes."""
+"""Which answers flip, how much colour that takes, and where the evidence lies."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from astropy.coordinates import SkyCoord
 from PIL import Image, ImageDraw
 
@@ -12,14 +13,55 @@ from nebula_utils.bias.evidence import measure_share, pad_border
 from nebula_utils.catalogue.frame import read_outlines
 from nebula_utils.catalogue.place import TEXTURES, place_by_corners, read_corners
 from nebula_utils.catalogue.table import find
+from nebula_utils.config import OTHER
 from nebula_utils.counterfactuals.flips import find_flips
 from nebula_utils.features.views import Preprocessing
 from nebula_utils.images import reading
+from nebula_utils.training.scores import Predictions
+from nebula_utils.training.study import Study
 
 Classifier = Any  # a later room's, which is only handed in
 
 SEEN = (0.02, 0.6)  # share of a picture that an object covers, to be told from chance
 MASK_SIDE = 256  # px, shorter side of the mask of an object
+
+
+def predict_nebulae(study: Study, changes: Sequence[str]) -> dict[str, Predictions]:
+    """Return the answers out of fold to the pictures of nebulae, under each change."""
+    found = {change: study.predict_under(change) for change in changes}
+    return {change: p.select(p.is_nebula) for change, p in found.items()}
+
+
+def list_flips(study: Study, change: str = "grey") -> pd.DataFrame:
+    """List the nebula pictures whose answer a change of colour or framing flips.
+
+    Returns
+    -------
+    DataFrame
+        One row a picture whose mean answer out of fold flips: ``row`` (in the
+        dataset), ``nebula``, ``label``, ``before``, ``after``, ``was_right`` and
+        ``shift``, how much probability the first answer lost; most first.
+    """
+    dataset = study.dataset
+    names = np.array(dataset.class_names)
+    rows = np.flatnonzero(names[dataset.y] != OTHER)
+    found = predict_nebulae(study, ("as_is", change))
+    before, after = found["as_is"].y_proba.mean(0), found[change].y_proba.mean(0)
+    old, new = before.argmax(1), after.argmax(1)
+    every = np.arange(len(rows))
+    table = pd.DataFrame(
+        {
+            "row": rows,
+            "nebula": dataset.manifest["nebula"].to_numpy()[rows],
+            "label": names[dataset.y[rows]],
+            "before": names[old],
+            "after": names[new],
+            "was_right": dataset.accept[rows, old],
+            "shift": (before[every, old] - after[every, old]).round(3),
+        }
+    )
+    flipped = table[old != new]
+    return flipped.sort_values(["shift", "row"], ascending=[False, True])
 
 
 def measure_localisation(
@@ -66,14 +108,7 @@ def measure_localisation(
 def measure_flip_distances(
     classifier: Classifier, rows: Iterable[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Measure how much colour has to change until the answer flips.
-
-    Parameters
-    ----------
-    classifier : Classifier
-        Any.
-    rows : iterable of mapping
-        Of a manifest.
+    """Measure how much colour has to change until the answer to a row's picture flips.
 
     Returns
     -------
@@ -91,6 +126,7 @@ def measure_flip_distances(
         shifts = [flip.shift for flip in flips]
         hue = [abs(s.hue) for s in shifts if s.hue]
         paler = [s.saturation for s in shifts if s.saturation < 1]
+        palettes = [s.palette for s in shifts if s.palette != "natural"]
         found.append(
             {
                 "nebula": row["nebula"],
@@ -98,9 +134,7 @@ def measure_flip_distances(
                 "answer": classifier.class_names[int(answer)],
                 "hue": min(hue, default=np.inf),
                 "saturation": max(paler, default=-1.0),
-                "palettes": " ".join(
-                    s.palette for s in shifts if s.palette != "natural"
-                ),
+                "palettes": " ".join(palettes),
             }
         )
     return found
@@ -111,12 +145,7 @@ def make_mask(
 ) -> tuple[np.ndarray | None, str]:
     """Say which pixels of one of Stellarium's textures show the object.
 
-    Parameters
-    ----------
-    row : mapping
-        Of a manifest.
-    size : (int, int)
-        Height and width of the picture, px.
+    ``row`` is a manifest's, ``size`` the picture's height and width in px.
 
     Returns
     -------

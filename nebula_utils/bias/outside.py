@@ -1,4 +1,4 @@
-"""Judge heads on pictures that nobody here chose: outside sets, the held-out nebula.
+"""Judge heads otherwise: on outside sets, the held-out nebula, by photographer.
 
 The head that is scored is the one that is exported, fitted on all training pictures.
 Copies of training pictures are dropped from an outside set; its other pictures of
@@ -7,21 +7,23 @@ nebulae that are also trained on count, and are scored once more without.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from nebula_utils.config import MIN_NEBULAE
 from nebula_utils.counterfactuals.colour import REPORTED
-from nebula_utils.dataset.manifest import Dataset, load_dataset
+from nebula_utils.dataset.manifest import Dataset, load_dataset, make_dataset
 from nebula_utils.dataset.screening import find_duplicates
 from nebula_utils.dataset.splits import make_groups
+from nebula_utils.features.backbone import Backbone
 from nebula_utils.training import scores
 from nebula_utils.training.calibration import SURE
-from nebula_utils.training.scores import Predictions
-from nebula_utils.training.study import Study
+from nebula_utils.training.scores import Predictions, Score
+from nebula_utils.training.study import Plan, Recipe, Study, run_study
 
 log = logging.getLogger(__name__)
 
@@ -29,20 +31,11 @@ DARK_EMISSION = ("dark", "emission")  # the original tool's two classes
 POOLED, NEW = "pooled", "pooled, new nebulae"
 
 
-@dataclass(frozen=True)
-class Outside:
-    """An outside set.
+class Outside(NamedTuple):
+    """An outside set."""
 
-    Attributes
-    ----------
-    manifest : DataFrame
-        Its pictures, copies of training pictures left out.
-    is_new : ndarray of shape (n_images,), bool
-        Whether no training picture shows the same nebula, or stands at its place.
-    """
-
-    manifest: pd.DataFrame
-    is_new: np.ndarray
+    manifest: pd.DataFrame  # its pictures, without copies of training pictures
+    is_new: np.ndarray  # bool: no training picture shows the nebula, or its place
 
 
 def load_outside(folder: Path | str, dataset: Dataset) -> Outside | None:
@@ -73,14 +66,11 @@ def load_outside(folder: Path | str, dataset: Dataset) -> Outside | None:
     theirs = found.manifest.assign(image_id="outside/" + found.manifest["image_id"])
     both = pd.concat([known, theirs], ignore_index=True)
     copies = find_duplicates(both)
-    twins = {
-        second if first in set(known["image_id"]) else first
-        for first, second in zip(copies["first"], copies["second"], strict=True)
-        if (first in set(known["image_id"])) != (second in set(known["image_id"]))
-    }
+    ours = copies[["first", "second"]].isin(set(known["image_id"]))
+    twins = copies[ours.sum(1) == 1]
     groups = make_groups(both, copies)
     is_new = ~np.isin(groups[len(known) :], groups[: len(known)])
-    kept = ~theirs["image_id"].isin(twins).to_numpy()
+    kept = ~theirs["image_id"].isin({*twins["first"], *twins["second"]}).to_numpy()
     if not kept.any():
         log.warning("%s holds only copies of training pictures: not scored", folder)
         return None
@@ -88,23 +78,12 @@ def load_outside(folder: Path | str, dataset: Dataset) -> Outside | None:
 
 
 def predict_outside(
-    study: Study, outside: Outside, name: str = ""
+    study: Study, outside: Outside, name: str, without: Sequence[str] = ()
 ) -> dict[str, Predictions]:
-    """Ask a study's head, fitted on all its pictures, about an outside set.
+    """Ask a study's head about an outside set, ``"as_is"`` and in ``"grey"``.
 
-    Parameters
-    ----------
-    study : Study
-        A head and how pictures are put to it.
-    outside : Outside
-        The set.
-    name : str
-        Stands before the nebulae's names, so that sets can be pooled.
-
-    Returns
-    -------
-    dict of str to Predictions
-        ``"as_is"`` and ``"grey"``.
+    It is fitted on all pictures but those of the groups ``without``; ``name`` stands
+    before the nebulae's names, so that sets can be pooled.
     """
     rows, names = outside.manifest, study.dataset.class_names
     accept = [[c in text.split("|") for c in names] for text in rows["accept"]]
@@ -112,7 +91,7 @@ def predict_outside(
     groups = np.array([f"{name}: {group}" for group in rows["group"]])
     return {
         change: Predictions(y, y_proba[None], groups, names, np.array(accept))
-        for change, y_proba in study.predict(rows, ("grey",)).items()
+        for change, y_proba in study.predict(rows, ("grey",), without).items()
     }
 
 
@@ -120,13 +99,6 @@ def score_outside(
     studies: Mapping[str, Study], folders: Mapping[str, Path | str]
 ) -> dict[str, Any]:
     """Score several heads on several outside sets, one by one and pooled.
-
-    Parameters
-    ----------
-    studies : mapping of str to Study
-        One a head.
-    folders : mapping of str to Path or str
-        Name of each set → its folder.
 
     Returns
     -------
@@ -202,14 +174,7 @@ def score_answers(
 def predict_held_out(
     studies: Mapping[str, Study], changes: Sequence[str] = REPORTED
 ) -> dict[str, pd.DataFrame]:
-    """Ask heads about the nebulae that no head is fitted on.
-
-    Parameters
-    ----------
-    studies : mapping of str to Study
-        One a head; their dataset says what is held out.
-    changes : sequence of str
-        Changes of colour.
+    """Ask heads about the nebulae that no head is fitted on, in several colours.
 
     Returns
     -------
@@ -233,17 +198,9 @@ def predict_held_out(
 
 
 def describe_held_out(story: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    """Return the held-out nebulae's answers as metrics.json has them.
+    """Return `predict_held_out`'s answers as metrics.json has them.
 
-    Parameters
-    ----------
-    story : mapping of str to DataFrame
-        From `predict_held_out`.
-
-    Returns
-    -------
-    dict
-        Nebula → head → colour → class → probability, rounded to 5 digits.
+    Nebula → head → colour → class → probability, rounded to 5 digits.
     """
     found: dict[str, Any] = {}
     for head, table in story.items():
@@ -251,4 +208,49 @@ def describe_held_out(story: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
             nebula, colour = row.pop("nebula"), row.pop("colour")
             answers = {str(name): round(float(p), 5) for name, p in row.items()}
             found.setdefault(nebula, {}).setdefault(head, {})[colour] = answers
+    return found
+
+
+def narrow(
+    dataset: Dataset,
+    classes: tuple[str, ...] = ("dark", "emission"),
+    min_nebulae: int = MIN_NEBULAE,
+) -> Dataset | None:
+    """Return the part of a dataset that shows some classes; None if one is missing."""
+    if not set(classes) <= set(dataset.class_names):
+        return None
+    rows = pd.concat([dataset.manifest, dataset.held_out], ignore_index=True)
+    return make_dataset(rows, classes, min_nebulae)
+
+
+def compare_photographers(
+    dataset: Dataset, backbone: Backbone, recipes: Sequence[Recipe], plan: Plan
+) -> dict[str, dict[str, Score]]:
+    """Cross-validate by nebula and by photographer, on the same pictures.
+
+    Each picture's ``credit`` names its photographer. One picture a nebula is used, so
+    that none is on both sides either way.
+
+    Returns
+    -------
+    dict
+        Recipe → ``"nebula"`` and ``"photographer"`` → balanced accuracy, with its
+        interval over what was left out.
+    """
+    once = dataset.manifest.drop_duplicates("group").reset_index(drop=True)
+    who = once["credit"].str.split(r"[/,;&]").str[0].str.strip().str.lower()
+    ways = {
+        "nebula": once,
+        "photographer": once.assign(group=who.where(who != "", once["image_id"])),
+    }
+    found: dict[str, dict[str, Score]] = {}
+    for recipe in recipes:
+        for way, rows in ways.items():
+            part = replace(dataset, manifest=rows)
+            study = run_study(part, backbone, recipe, plan, (), (), random_split=False)
+            p = study.predictions
+            values = scores.compute_balanced_accuracy(
+                p, scores.make_weights(p.groups, p.y_true)
+            )
+            found.setdefault(recipe.name, {})[way] = scores.make_score(values, p.groups)
     return found

@@ -23,7 +23,18 @@ SMALLEST = 1e-12  # probability whose logarithm is taken
 
 
 class _Estimator:
-    """What scikit-learn asks of a classifier, without importing it."""
+    """What scikit-learn asks of a classifier, without importing it.
+
+    Parameters
+    ----------
+    C : float
+        Inverse strength of the L2 penalty, scikit-learn's ``C``, on standardised
+        embeddings; it goes with the sum of the sample weights.
+    class_names : tuple of str, optional
+        The labels in ``y`` in the order of the answers; default: sorted.
+    temperature : float
+        What log probabilities are divided by, > 0 (calibration).
+    """
 
     _names: tuple[str, ...] = ("C", "class_names", "temperature")
     classes_: np.ndarray
@@ -90,16 +101,6 @@ class _Estimator:
 
 class LinearHead(_Estimator):
     """One softmax layer; probabilities of several views are averaged.
-
-    Parameters
-    ----------
-    C : float
-        Inverse strength of the L2 penalty, scikit-learn's ``C``, on standardised
-        embeddings; it goes with the sum of the sample weights.
-    class_names : tuple of str, optional
-        The labels in ``y`` in the order of the answers; default: sorted.
-    temperature : float
-        What log probabilities are divided by, > 0 (calibration).
 
     Attributes
     ----------
@@ -186,7 +187,7 @@ class TwoStepHead(_Estimator):
     Parameters
     ----------
     C, class_names, temperature
-        As for `LinearHead`.
+        As for `_Estimator`.
     other : str or int
         The label of what is not a nebula.
 
