@@ -12,10 +12,10 @@ _OFFERED = {
     "plot_recall plot_reliability plot_split_comparison",
     "drawing": "HEADS save_figure show",
     "pictures": "choose_examples choose_flips choose_free find_picture "
-    "plot_dust_gallery plot_gallery plot_held_out plot_result plot_strips plot_views",
+    "choose_outcomes plot_dust_gallery plot_frame plot_gallery plot_held_out "
+    "plot_result plot_strips plot_views",
     "results": "make_study write_metrics write_model_card write_part",
-    "sky": "plot_conflicts plot_coverage plot_finder plot_size_distribution "
-    "plot_sky_map",
+    "sky": "plot_conflicts plot_coverage plot_size_distribution plot_sky_map",
     "tables": "format_score tabulate_comparison tabulate_explanations tabulate_flips "
     "tabulate_outside tabulate_scores",
 }

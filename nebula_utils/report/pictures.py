@@ -10,6 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from nebula_utils.bias.dust_response import FIRST_SEED
+from nebula_utils.catalogue.frame import annotate, read_frame, read_outlines
+from nebula_utils.catalogue.place import NoPlaceError
 from nebula_utils.catalogue.table import resolve
 from nebula_utils.config import CLASS_NAMES
 from nebula_utils.counterfactuals import dust
@@ -23,9 +25,12 @@ from nebula_utils.report.drawing import (
     CLASS_STYLE,
     COLOURS,
     get_figure,
+    make_axes,
     make_grid,
+    write_title,
 )
 from nebula_utils.training.export import is_free
+from nebula_utils.training.study import Study
 
 SIDE = 160  # px of a picture in a gallery
 
@@ -108,6 +113,29 @@ def choose_flips(
     """
     rows = manifest.loc[flips.loc[flips["was_right"], "row"]]
     return choose_free(rows).drop_duplicates("group").head(n)
+
+
+def choose_outcomes(study: Study) -> pd.DataFrame:
+    """Choose the surest right answer to a nebula, the surest wrong, the least sure.
+
+    Parameters
+    ----------
+    study : Study
+        Whose answers out of fold decide; pictures that may not be shown don't count.
+
+    Returns
+    -------
+    DataFrame
+        Up to three rows of the manifest.
+    """
+    data = study.dataset
+    rows = choose_free(data.manifest[study.is_nebula])
+    proba = study.ask(rows.index)[0]["as_is"]
+    best, sure = proba.argmax(1), proba.max(1)
+    right = data.accept[rows.index, best]
+    wanted = [np.where(right, sure, -1), np.where(right, -1, sure), -sure]
+    chosen = [values.argmax() for values in wanted if values.max() != -1]
+    return rows.iloc[list(dict.fromkeys(chosen))]
 
 
 def plot_gallery(
@@ -267,6 +295,33 @@ def plot_dust_gallery(
             ax.imshow(shown)
             ax.set_title(f"simulated, {sky}: {text}", fontsize=7)
     return axes
+
+
+def plot_frame(path: Path, credit: str = "") -> Axes:
+    """Draw every nebula of the catalogue into a picture that knows its place.
+
+    Parameters
+    ----------
+    path : Path
+        A picture; one without a place is drawn as it is, and the title says so.
+    credit : str
+        Whose picture it is, written beneath.
+    """
+    ax = make_axes(None, (7, 7))
+    ax.set_axis_off()
+    ax.text(0, -0.02, credit, fontsize=7, va="top", transform=ax.transAxes)
+    try:
+        decoded, place, found = read_frame(path)
+    except NoPlaceError:
+        ax.imshow(reading.read_image(path))
+        write_title(ax, "This picture does not say where on the sky it is", path.name)
+        return ax
+    outlines = read_outlines(path.parent / "outlines.dat")
+    ax.imshow(annotate(decoded.image, place, found, outlines))
+    degrees = max(place.shape) / place.px_per_arcmin / 60
+    title = f"{len(found)} nebulae of the catalogue in one picture"
+    write_title(ax, title, f"{degrees:.1f}° along its longer side")
+    return ax
 
 
 def plot_result(result: Any, credit: str = "") -> np.ndarray:

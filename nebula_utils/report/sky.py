@@ -1,42 +1,23 @@
 """Figures of the catalogue (01): where the nebulae are, how large, what is pictured."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from matplotlib.patches import Circle
-from matplotlib.transforms import Bbox
 
 from nebula_utils.config import CLASS_NAMES, NEBULA_TYPES
 from nebula_utils.report.drawing import (
     CLASS_LABELS,
     CLASS_STYLE,
     draw_table,
-    get_figure,
     make_axes,
     name_rows,
-    style_marker,
     write_title,
 )
 
 GLOWING = ("emission", "reflection")  # what dusty H II regions are, both at once
 NEAR_PLANE = 10  # deg of galactic latitude: "near the Milky Way's plane"
-CHART_SIDES = (2.0, 40.0)  # deg, the smallest and the largest finder chart
-SIDE_FACTOR = 5.0  # side of the chart / size of the nebula
-N_NAMES = 12  # neighbours that get their name written beside them
-MARKER_PX = 5  # half a marker's side, kept free of names
-# Where a name may stand, tried in this order: offset in points, alignment.
-PLACES = (
-    ((6, 4), "left", "bottom"),
-    ((6, -4), "left", "top"),
-    ((-6, 4), "right", "bottom"),
-    ((-6, -4), "right", "top"),
-    ((0, 8), "center", "bottom"),
-    ((0, -8), "center", "top"),
-)
 
 
 def plot_sky_map(catalogue: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -153,126 +134,12 @@ def plot_conflicts(conflicts: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return write_title(ax, found, "disagreements on a type; colour: share of the row")
 
 
-def plot_finder(nebula: Any, catalogue: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw a nebula among the catalogue's nebulae around it.
-
-    Parameters
-    ----------
-    nebula : Nebula
-        From ``catalogue.resolve``.
-    catalogue : DataFrame
-        What is not in view is left out.
-
-    Returns
-    -------
-    Axes
-        Offsets in degrees, north up, east left; circles are the nebulae's sizes.
-    """
-    ax = make_axes(ax, (6, 6.4))
-    size = np.nan_to_num(float(nebula.size_arcmin or 0))
-    side = float(np.clip(SIDE_FACTOR * size / 60, *CHART_SIDES))
-    near = _project(nebula, catalogue, side)
-    for row in near.to_dict("records"):
-        _draw(ax, row, alpha=0.55)
-    centre = {"name": nebula.name, "type": nebula.type, "size_arcmin": size}
-    _draw(ax, centre | {"x": 0.0, "y": 0.0}, alpha=1.0)
-    half = side / 2
-    ax.set(xlim=(half, -half), ylim=(-half, half), aspect="equal")
-    ax.set_xlabel("offset to the east (degrees)")
-    ax.set_ylabel("offset to the north (degrees)")
-    ax.grid(color="#eee")
-    ax.set_axisbelow(True)
-    _write_legend(ax, {nebula.type, *near["type"]})
-    others = "1 other nebula" if len(near) == 1 else f"{len(near)} other nebulae"
-    write_title(
-        ax,
-        f"{nebula.name} ({CLASS_LABELS[nebula.type]}){_relate(near, size)}",
-        f"RA {nebula.ra_deg:.2f}°, Dec {nebula.dec_deg:+.2f}°; {others} in "
-        f"{side:.0f}° × {side:.0f}°",
-    )
-    _write_names(ax, nebula.name, near.sort_values("size_arcmin", ascending=False))
-    return ax
-
-
 def _locate(table: pd.DataFrame) -> Any:
     # astropy takes a second to import, which reading the catalogue doesn't need
     from astropy.coordinates import SkyCoord
 
     places = table["ra_deg"].to_numpy(float), table["dec_deg"].to_numpy(float)
     return SkyCoord(*places, unit="deg")
-
-
-def _project(nebula: Any, catalogue: pd.DataFrame, side: float) -> pd.DataFrame:
-    """Add offsets x (east) and y (north), degrees; keep what is in view."""
-    from astropy.coordinates import SkyCoord
-
-    centre = SkyCoord(nebula.ra_deg, nebula.dec_deg, unit="deg")
-    x, y = centre.spherical_offsets_to(_locate(catalogue))
-    placed = catalogue.assign(x=x.deg, y=y.deg)
-    inside = (placed[["x", "y"]].abs() <= side / 2).all(axis=1)
-    return placed[inside & (placed["name"] != nebula.name)]
-
-
-def _relate(near: pd.DataFrame, size: float) -> str:
-    """Say in which larger nebula it lies, the smallest of them, or which is nearest."""
-    if near.empty:
-        return " stands alone"
-    away = np.hypot(near["x"], near["y"])
-    around = near[(away * 120 < near["size_arcmin"]) & (near["size_arcmin"] > size)]
-    if len(around):
-        outer = around.loc[around["size_arcmin"].idxmin()]
-        return f" lies inside {outer['name']} ({CLASS_LABELS[outer['type']]})"
-    gap = away.min()
-    distance = f"{gap:.1f}°" if gap >= 1 else f"{gap * 60:.0f}′"
-    return f": {near.loc[away.idxmin(), 'name']} is {distance} away"
-
-
-def _draw(ax: Axes, row: Mapping[str, Any], alpha: float) -> None:
-    style, place = CLASS_STYLE[row["type"]], (row["x"], row["y"])
-    if row["size_arcmin"] > 0:
-        look = {"fill": False, "ec": style["color"], "alpha": alpha}
-        ax.add_patch(Circle(place, row["size_arcmin"] / 120, **look))
-    neighbour = alpha < 1  # one that stands at the same place is drawn above, and seen
-    size, order = (30, 4) if neighbour else (60, 3)
-    ax.scatter(*place, s=size, alpha=alpha, zorder=order, **style_marker(style))
-
-
-def _write_names(ax: Axes, centre: str, near: pd.DataFrame) -> None:
-    """Write names beside the markers; where it is crowded they are left out."""
-    get_figure(ax).draw_without_rendering()  # settles the layout for the offsets
-    places = [(0.0, 0.0), *zip(near["x"], near["y"], strict=True)]
-    taken = [
-        Bbox([[x - MARKER_PX, y - MARKER_PX], [x + MARKER_PX, y + MARKER_PX]])
-        for x, y in ax.transData.transform(places)
-    ]
-    _write_name(ax, centre, places[0], taken, weight="bold")
-    for name, place in list(zip(near["name"], places[1:], strict=True))[:N_NAMES]:
-        _write_name(ax, name, place, taken)
-
-
-def _write_name(
-    ax: Axes, name: str, place: tuple[float, float], taken: list[Any], **how: Any
-) -> None:
-    for shift, ha, va in PLACES:
-        how |= {"textcoords": "offset points", "fontsize": 8, "ha": ha, "va": va}
-        text = ax.annotate(name, place, xytext=shift, **how)
-        box = text.get_window_extent()
-        inside = ax.bbox.x0 < box.x0 and box.x1 < ax.bbox.x1
-        inside = inside and ax.bbox.y0 < box.y0 and box.y1 < ax.bbox.y1
-        if inside and not box.count_overlaps(taken):
-            taken.append(box)
-            return
-        text.remove()
-
-
-def _write_legend(ax: Axes, types: set[str]) -> None:
-    handles = [
-        Line2D([], [], ls="", mec="#333", label=CLASS_LABELS[name], **CLASS_STYLE[name])
-        for name in CLASS_NAMES
-        if name in types
-    ]
-    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.1)}
-    ax.legend(handles=handles, ncols=3, frameon=False, **below)
 
 
 def _by_number(catalogue: pd.DataFrame) -> list[str]:

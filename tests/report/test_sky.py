@@ -1,7 +1,5 @@
 """Figures of the catalogue: each says its number in the title."""
 
-import types
-
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
@@ -94,67 +92,3 @@ def test_figures_are_drawn_where_asked(table):
     """A given Axes is used and returned."""
     _, ax = plt.subplots()
     assert sky.plot_size_distribution(table, ax=ax) is ax
-
-
-@pytest.fixture
-def around():
-    """Return the Horsehead, two neighbours and one nebula on the other side."""
-    return pd.DataFrame(
-        {
-            "name": ["B 33", "NGC 2024", "NGC 2023", "NGC 7635"],
-            "type": ["dark", "emission", "reflection", "emission"],
-            "ra_deg": [85.25, 85.43, 85.41, 350.2],
-            "dec_deg": [-2.46, -1.85, -2.26, 61.2],
-            "size_arcmin": [6.0, 30.0, 10.0, 15.0],
-        }
-    )
-
-
-def choose(table, row=0, **changes):
-    """Return a row of the table as `plot_finder` takes a nebula."""
-    return types.SimpleNamespace(**(table.iloc[row].to_dict() | changes))
-
-
-def test_projection_keeps_small_distances(around):
-    """NGC 2024 stands 0.61° north and 0.18° east of the Horsehead."""
-    near = sky._project(choose(around), around, side=2.0).set_index("name")
-    assert list(near.index) == ["NGC 2024", "NGC 2023"]
-    assert near.loc["NGC 2024", "x"] == pytest.approx(0.18, abs=0.005)
-    assert near.loc["NGC 2024", "y"] == pytest.approx(0.61, abs=0.005)
-
-
-def test_chart_has_east_on_the_left_and_names_the_nearest(around):
-    """The chart is turned as the sky is, and its title says what is nearby."""
-    ax = sky.plot_finder(choose(around), around)
-    left, right = ax.get_xlim()
-    assert left > right
-    assert "NGC 2023 is 15′ away" in ax.get_title(loc="left")
-    names = {text.get_text() for text in ax.texts}
-    assert {"B 33", "NGC 2024", "NGC 2023"} <= names
-
-
-def test_names_never_stand_on_one_another(around):
-    """Where many nebulae crowd, names are moved or left out, the centre's first."""
-    crowd = pd.concat([around.iloc[1:2]] * 30, ignore_index=True)
-    crowd = crowd.assign(name=[f"NGC {n}" for n in range(30)])
-    crowd["dec_deg"] += crowd.index * 0.01 - 0.6
-    ax = sky.plot_finder(choose(around), crowd)
-    texts = [text for text in ax.texts if text.get_text().startswith(("B", "NGC"))]
-    boxes = [text.get_window_extent() for text in texts]
-    assert texts[0].get_text() == "B 33" and 3 < len(boxes) <= 1 + sky.N_NAMES
-    assert [box.count_overlaps(boxes) for box in boxes] == [1] * len(boxes)
-
-
-def test_title_names_the_nebula_around(around):
-    """A dark nebula in front of a large one is said to be inside it."""
-    large = around.assign(size_arcmin=[6.0, 90.0, 10.0, 15.0])
-    ax = sky.plot_finder(choose(large), large)
-    assert "B 33 (dark) lies inside NGC 2024 (emission)" in ax.get_title(loc="left")
-
-
-def test_pole_and_unknown_size_are_no_trouble(around):
-    """A lonely nebula at the pole without a size gets the smallest chart."""
-    pole = choose(around, dec_deg=90.0, ra_deg=0.0, size_arcmin=None)
-    ax = sky.plot_finder(pole, around)
-    assert "stands alone" in ax.get_title(loc="left")
-    assert ax.get_xlim()[0] == sky.CHART_SIDES[0] / 2
