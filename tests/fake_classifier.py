@@ -62,7 +62,7 @@ def make_classifier() -> Classifier:
 def make_tiny_backbone(folder: Path) -> "Backbone":
     """Convert a network of one convolution for LiteRT, with a feature map."""
     from nebula_utils.features.backbone import load_backbone
-    from nebula_utils.features.quiet import import_tensorflow
+    from nebula_utils.features.engines import import_tensorflow
 
     tf = import_tensorflow()
     pictures = tf.TensorSpec([None, None, None, 3])

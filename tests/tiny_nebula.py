@@ -13,7 +13,7 @@ import numpy as np
 from synthetic import FakeBackbone
 
 from nebula_utils import config
-from nebula_utils.features import extraction
+from nebula_utils.features import extraction, survey
 from nebula_utils.workflow import cli
 
 SHARD_VIEWS = 4
@@ -30,7 +30,7 @@ class SlowBackbone(FakeBackbone):
 
 def main() -> int:
     """Do what the command line says."""
-    extraction.load_backbone = lambda *_: SlowBackbone()
+    survey.load_backbone = lambda *_: SlowBackbone()
     extraction.SHARD_VIEWS = SHARD_VIEWS
     config.NOTEBOOKS = Path(os.environ["TINY_NOTEBOOKS"])
     return cli.main()

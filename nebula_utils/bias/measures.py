@@ -14,7 +14,7 @@ from nebula_utils.catalogue.frame import read_outlines
 from nebula_utils.catalogue.place import TEXTURES, place_by_corners, read_corners
 from nebula_utils.catalogue.table import find
 from nebula_utils.config import OTHER
-from nebula_utils.counterfactuals.flips import find_flips
+from nebula_utils.counterfactuals.colour import find_flips
 from nebula_utils.features.views import Preprocessing
 from nebula_utils.images import reading
 from nebula_utils.training.scores import Predictions

@@ -14,11 +14,10 @@ import numpy as np
 
 from nebula_utils.bias import evidence
 from nebula_utils.config import MODEL, OTHER
-from nebula_utils.counterfactuals import colour
-from nebula_utils.counterfactuals.flips import Change, Predict
+from nebula_utils.counterfactuals.colour import Intervention, Predict
 from nebula_utils.errors import ModelError
 from nebula_utils.features.backbone import Backbone, load_lite
-from nebula_utils.features.views import Preprocessing, View, apply_first
+from nebula_utils.features.views import Preprocessing, View, apply_first, recolour
 from nebula_utils.files import DAMAGED, compute_sha256, unseal
 from nebula_utils.images import reading
 from nebula_utils.images.scientific import Decoded
@@ -144,14 +143,16 @@ class Classifier:
         made = Preprocessing(tuple(shapes), trim=self.trim).make_views(image)
         plain = dict(zip(shapes, made, strict=True))
 
-        def look(change: Change) -> list[np.ndarray]:
+        def look(change: Intervention) -> list[np.ndarray]:
             changed = {shape: change(one) for shape, one in plain.items()}
-            return [_recolour(changed[v._replace(colour="as_is")], v) for v in views]
+            return [
+                recolour(changed[v._replace(colour="as_is")], v.colour) for v in views
+            ]
 
         first = look(np.array)
         known = self._embed(first)
 
-        def predict(changes: Sequence[Change]) -> np.ndarray:
+        def predict(changes: Sequence[Intervention]) -> np.ndarray:
             X = np.repeat(known[None], len(changes), 0)
             new = []
             for i, change in enumerate(changes):
@@ -196,7 +197,9 @@ class Classifier:
         seen = reading.trim_border(image) if self.trim else image
         tiles = evidence.cut_tiles(seen, max(view.size for view in self.views))
         colours = list({view.colour: view for view in self.views}.values())
-        batch = [_recolour(tile, view) for view in colours for tile in tiles.pictures]
+        batch = [
+            recolour(tile, view.colour) for view in colours for tile in tiles.pictures
+        ]
         X, maps = self._run(batch)
         if maps is None:
             raise ModelError("this classifier's network has no feature map")
@@ -369,13 +372,6 @@ def _load_arrays(
         raise ModelError(
             f"{path} is damaged ({error}): run `make reproduce` again"
         ) from error
-
-
-def _recolour(image: np.ndarray, view: View) -> np.ndarray:
-    for step in view.colour.split(">"):
-        if step != "as_is":
-            image = colour.COUNTERFACTUALS[step](image)
-    return image
 
 
 def _round(value: float) -> float:

@@ -7,7 +7,7 @@ from nebula_utils.catalogue.designations import canonical
 from nebula_utils.catalogue.table import Nebula, find, suggest
 from nebula_utils.classifier.classifier import Certainty, Result
 from nebula_utils.config import OTHER
-from nebula_utils.counterfactuals.flips import Shift
+from nebula_utils.counterfactuals.colour import Shift
 
 NOUNS = {
     "dark": "a dark nebula",

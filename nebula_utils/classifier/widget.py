@@ -20,7 +20,12 @@ from nebula_utils.classifier.classifier import Certainty, Classifier, Result
 from nebula_utils.classifier.rendering import Row
 from nebula_utils.classifier.texts import format_share
 from nebula_utils.config import MODEL
-from nebula_utils.counterfactuals.flips import PALETTES, Predict, Shift, find_flips
+from nebula_utils.counterfactuals.colour import (
+    SHIFT_PALETTES,
+    Predict,
+    Shift,
+    find_flips,
+)
 from nebula_utils.errors import ImageError, NebulaError
 from nebula_utils.images import reading
 from nebula_utils.images.scientific import Decoded
@@ -113,7 +118,7 @@ class ClassifierApp(widgets.VBox):
 
     def take_path(self, path: str) -> None:
         """Classify a file of this machine, or the pictures in a folder."""
-        from nebula_utils.features.extraction import list_pictures
+        from nebula_utils.features.survey import list_pictures
 
         given = Path(path.strip().strip("\"'")).expanduser()
         try:
@@ -232,7 +237,9 @@ class ColourSliders(widgets.VBox):
             100, 0, 300, 5, description="Saturation (%)"
         )
         self.palette = widgets.ToggleButtons(
-            options=PALETTES, description="Palette", tooltips=PALETTES
+            options=SHIFT_PALETTES,
+            description="Palette",
+            tooltips=SHIFT_PALETTES,
         )
         for slider in (self.hue, self.saturation):
             slider.style.description_width = "8rem"
@@ -260,7 +267,8 @@ class ColourSliders(widgets.VBox):
 
     def reset(self) -> None:
         """Put the colours back."""
-        for control, value in zip(self.controls, (0, 100, PALETTES[0]), strict=True):
+        neutral = (0, 100, SHIFT_PALETTES[0])
+        for control, value in zip(self.controls, neutral, strict=True):
             control.value = value
         self.shown.value = ""
 

@@ -5,9 +5,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "colour": ["COUNTERFACTUALS", "compute_palette", "randomise_colour", "shift"],
+        "colour": ["COUNTERFACTUALS", "Shift", "compute_palette", "find_flips"],
         "dust": ["DarkNebula", "simulate_dark_nebula"],
-        "flips": ["Shift", "find_flips"],
-        "framing": ["FRAMINGS", "frame_at_random", "zoom_in", "zoom_out"],
+        "framing": ["FRAMINGS", "zoom_out"],
     },
 )

@@ -1,4 +1,4 @@
-"""Change the colours of a picture and keep its structure, or measure its palette.
+"""Change a picture's colours, find how much change flips an answer, name its palette.
 
 Brightness here is luma, Y' = 0.2126 R' + 0.7152 G' + 0.0722 B' (Rec. ITU-R BT.709),
 of the sRGB-*encoded* values. It is not luminance in linear light, for three reasons:
@@ -14,7 +14,9 @@ floating point or have no three channels at their end raise an ImageError.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ from nebula_utils.errors import ImageError
 Images = NDArray[np.float32]
 Intervention = Callable[[Images], Images]
 Colour = Sequence[float] | NDArray[np.floating]
+Predict = Callable[[Sequence[Intervention]], np.ndarray]
 
 LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. ITU-R BT.709
 
@@ -39,33 +42,27 @@ LEANING = 0.10
 _WARM_SECTOR = (60.0, 165.0)  # degrees in the (Cb, Cr) plane; pure red lies at 103
 _COLD_SECTOR = (-90.0, 15.0)  # pure blue lies at -5, cyan at -77
 
+# What `find_flips` tries, and a page offers.
+SHIFT_PALETTES = ("natural", "HOO", "SHO")
+HUES = (20.0, 40.0, 60.0, 90.0, 120.0, 150.0, 180.0)  # degrees, to both sides
+PALER = (0.75, 0.5, 0.25, 0.0)  # factors of the saturation
+STRONGER = (1.5, 2.0, 3.0)
+HALVINGS = 3  # of the last step
+
 
 def to_grey(images: Images) -> Images:
     """Take the colour away: every channel becomes the luma."""
-    luma = _luma(_check(images))
+    luma = _luma(check_pictures(images))
     return np.repeat(luma[..., np.newaxis], 3, axis=-1)
 
 
 def tint(images: Images, rgb: Colour, amount: float = 1.0) -> Images:
-    """Paint pictures in shades of one colour and keep the luma of every pixel.
+    """Paint pictures in shades of one colour, not black; keep the luma of every pixel.
 
     Dark pixels go towards black, pixels brighter than the tint itself towards white.
-
-    ``to_grey`` of the result equals ``to_grey`` of the input.
-
-    Parameters
-    ----------
-    rgb : sequence of 3 floats
-        The colour, in [0, 1], not black: `RED`, `BLUE`, `GOLD` or one's own.
-    amount : float, default 1
-        1 replaces the colours, 0 leaves them; between the two a partial tint.
-
-    Raises
-    ------
-    ValueError
-        If `rgb` isn't three numbers, or is black.
+    An `amount` of 1 replaces the colours, 0 leaves them.
     """
-    images = _check(images)
+    images = check_pictures(images)
     colour = np.asarray(rgb, np.float32)
     if colour.shape != (3,) or not float(colour @ LUMA) > 0:
         raise ValueError(f"a tint is three numbers and not black, got {rgb!r}")
@@ -82,67 +79,33 @@ def tint(images: Images, rgb: Colour, amount: float = 1.0) -> Images:
 def white_balance(images: Images, gains: Colour) -> Images:
     """Multiply the channels by gains, as a wrong white balance or an airglow does.
 
-    Clipped at 1, as an overexposed channel is.
-
-    Parameters
-    ----------
-    gains : sequence of 3 floats
-        Positive factors of R, G, B; scaled so that the luma of a grey pixel stays.
+    The 3 gains of R, G, B are scaled so that the luma of a grey pixel stays; what comes
+    out above 1 is clipped, as an overexposed channel is.
     """
     factors = np.asarray(gains, np.float32)
-    return np.minimum(_check(images) * (factors / (factors @ LUMA)), np.float32(1))
+    return np.minimum(
+        check_pictures(images) * (factors / (factors @ LUMA)), np.float32(1)
+    )
 
 
 def saturate(images: Images, factor: float) -> Images:
-    """Multiply the chroma (the distance from grey) and keep the luma.
+    """Multiply the chroma (the distance from grey) by a factor and keep the luma.
 
     Colours that a screen can't show are paler than asked, of the same luma.
-
-    Parameters
-    ----------
-    factor : float
-        0 gives grey, 1 changes nothing, 2 doubles the saturation.
     """
-    images = _check(images)
+    images = check_pictures(images)
     luma = _luma(images)
     return _compose(luma, (images - luma[..., np.newaxis]) * np.float32(factor))
 
 
-def rotate_hue(images: Images, degrees: float) -> Images:
-    """Turn every hue by one angle in the (Cb, Cr) plane of BT.709; keep the luma.
-
-    Colours that a screen can't show are paler than asked, of the same luma.
-
-    Parameters
-    ----------
-    degrees : float
-        The angle; 180 makes red cyan and blue yellow.
-    """
-    images = _check(images)
-    turned = images.reshape(-1, 3) @ _rotation(degrees).T
-    return _compose(_luma(images), turned.reshape(images.shape))
-
-
 def swap_channels(images: Images, order: Sequence[int] = (2, 1, 0)) -> Images:
-    """Put the channels in another order.
+    """Put the channels in another order; this changes the luma of coloured pixels.
 
-    Its luma differs from that of the input wherever there was colour.
-
-    Parameters
-    ----------
-    order : sequence of 3 ints, default (2, 1, 0)
-        Channel i of the result is channel ``order[i]`` of the input; the default
-        exchanges red and blue.
-
-    Raises
-    ------
-    ValueError
-        If `order` isn't a permutation of 0, 1, 2.
+    Channel i of the result is channel ``order[i]`` of the input; by default red and
+    blue are exchanged.
     """
-    if sorted(order) != [0, 1, 2]:
-        raise ValueError(f"order is a permutation of 0, 1, 2; got {order!r}")
     # Contiguous, unlike images[..., order]; np.take is slower.
-    return np.stack([_check(images)[..., i] for i in order], axis=-1)
+    return np.stack([check_pictures(images)[..., i] for i in order], axis=-1)
 
 
 def apply_palette(images: Images, palette: str) -> Images:
@@ -156,17 +119,10 @@ def apply_palette(images: Images, palette: str) -> Images:
     turns gold and oxygen teal, as on well-known pictures. A palette for training and
     tests of a classifier: no measure of any line.
 
-    Parameters
-    ----------
-    palette : {"SHO", "HOO"}
-        Which line feeds red, green, blue: S sulphur, H hydrogen, O oxygen.
-
-    Raises
-    ------
-    ValueError
-        If the palette is unknown.
+    `palette` is "SHO" or "HOO": which line (S sulphur, H hydrogen, O oxygen) feeds red,
+    green and blue.
     """
-    images = _check(images)
+    images = check_pictures(images)
     hydrogen = images[..., 0]
     oxygen = (images[..., 1] + images[..., 2]) / 2
     if palette == "HOO":
@@ -180,23 +136,21 @@ def apply_palette(images: Images, palette: str) -> Images:
 def shift(
     images: Images, hue: float = 0.0, saturation: float = 1.0, palette: str = "natural"
 ) -> Images:
-    """Change palette, hue and saturation at once, as far as asked: one pass.
+    """Change palette, hue and saturation, in one pass; the latter two keep the luma.
+
+    Colours that a screen can't show are paler than asked, of the same luma.
 
     Parameters
     ----------
     hue : float, default 0
-        See `rotate_hue`.
+        Angle in degrees by which every hue is turned in the (Cb, Cr) plane of BT.709;
+        180 makes red cyan and blue yellow.
     saturation : float, default 1
-        See `saturate`.
+        Factor of the chroma.
     palette : {"natural", "HOO", "SHO"}
         Applied first; see `apply_palette`.
-
-    Raises
-    ------
-    ValueError
-        If the palette is unknown.
     """
-    images = _check(images)
+    images = check_pictures(images)
     if palette != "natural":
         images = apply_palette(images, palette)
     if hue == 0 and saturation == 1:
@@ -211,31 +165,17 @@ def stretch(images: Images, softening: float) -> Images:
     """Lift faint parts by an inverse hyperbolic sine, all channels alike.
 
     After Lupton et al. 2004 (PASP 116, 133), but on encoded values: a further
-    stretch on top of the one a published picture already has.
-
-    Black stays black and white stays white.
-
-    Parameters
-    ----------
-    softening : float
-        Positive; the larger, the stronger. Near 0 nothing changes.
+    stretch on top of the one a published picture already has. The larger `softening`,
+    above 0, the stronger; black stays black and white stays white.
     """
     factor = np.float32(softening)
-    scaled = np.arcsinh(_check(images) * factor) / np.arcsinh(factor)
+    scaled = np.arcsinh(check_pictures(images) * factor) / np.arcsinh(factor)
     return np.minimum(scaled, np.float32(1))
 
 
 def adjust_gamma(images: Images, gamma: float) -> Images:
-    """Raise every channel to a power: above 1 darker, below 1 lighter.
-
-    Black stays black and white stays white.
-
-    Parameters
-    ----------
-    gamma : float
-        Positive exponent.
-    """
-    return np.power(_check(images), np.float32(gamma))
+    """Raise every channel to a power: above 1 darker, below 1 lighter."""
+    return np.power(check_pictures(images), np.float32(gamma))
 
 
 # The fixed set of the reports and of the strip "what would change the answer".
@@ -252,57 +192,79 @@ REPORTED = tuple(COUNTERFACTUALS)
 LUMA_KEEPING = ("grey", "saturated", "red", "blue", "gold")
 
 
-def randomise_colour(
-    images: Images, random_state: int, indices: Sequence[int] | None = None
-) -> Images:
-    """Make one copy a picture with colours drawn at random, for training.
+def randomise_colour(image: Images, rng: np.random.Generator) -> Images:
+    """Make a copy of a picture (h, w, 3) with colours drawn at random, for training.
 
     A quarter of the copies is grey, a quarter has a tint of random hue, whole or
-    partial; the rest has another saturation, turned hues, and sometimes exchanged
+    partial; the rest has turned hues, another saturation, and sometimes exchanged
     channels. Half of the coloured copies gets another white balance, and all get
     another gamma, a third a further stretch.
-
-    Parameters
-    ----------
-    images : ndarray of float32, shape (n, h, w, 3)
-        Pictures, sRGB-encoded, in [0, 1].
-    random_state : int
-        Seed, 0 or larger.
-    indices : sequence of n ints, optional
-        What tells the pictures apart, 0 to n − 1 by default. The draw depends on
-        `random_state` and this number only, so batches may be cut in any way.
-
-    Returns
-    -------
-    ndarray of float32, shape (n, h, w, 3)
-        The copies.
-
-    Raises
-    ------
-    ValueError
-        If there aren't as many indices as pictures.
     """
-    images = _check(images)
-    if images.ndim != 4:
-        raise ImageError(f"give pictures as (n, h, w, 3), got {images.shape}")
-    copies = np.empty_like(images)
-    numbers = range(len(images)) if indices is None else indices
-    for copy, image, number in zip(copies, images, numbers, strict=True):
-        rng = np.random.default_rng([random_state, int(number)])
-        copy[...] = _randomise_one(image, rng)
-    return copies
+    image, kind = check_pictures(image), rng.random()
+    if kind < 0.25:
+        image = to_grey(image)
+    else:
+        image = (_tint_at_random if kind < 0.5 else _shift_at_random)(image, rng)
+        if rng.random() < 0.5:
+            image = white_balance(image, np.exp(rng.normal(0, 0.2, 3)))
+    image = adjust_gamma(image, float(np.exp(rng.normal(0, 0.25))))
+    if rng.random() < 0.33:
+        image = stretch(image, float(rng.uniform(0.5, 4.0)))
+    return image
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A change of colour, to be called on pictures; see `shift` for its parts."""
+
+    hue: float = 0.0
+    saturation: float = 1.0
+    palette: str = "natural"
+
+    def __call__(self, images: Images) -> Images:
+        """Change pictures; the neutral shift returns them as they are."""
+        return shift(images, self.hue, self.saturation, self.palette)
+
+
+class Flip(NamedTuple):
+    """A shift with one part that is not neutral, and the class the answer turns to."""
+
+    shift: Shift
+    label: int
+
+
+def find_flips(predict: Predict) -> list[Flip]:
+    """Search hue, saturation and palette, one at a time, for the least that flips.
+
+    `predict` takes n changes and returns (n, n_classes) probabilities of one picture
+    under each. At most one turn of hue (to either side), one paler, one stronger
+    picture and each palette are found, exact to a few degrees and hundredths of the
+    saturation; where an answer flips and flips back between two guesses, that is not
+    seen.
+    """
+    ways = [
+        [[Shift(hue=sign * hue) for hue in HUES] for sign in (1, -1)],
+        [[Shift(saturation=factor) for factor in PALER]],
+        [[Shift(saturation=factor) for factor in STRONGER]],
+        *([[Shift(palette=name)]] for name in SHIFT_PALETTES[1:]),
+    ]
+    tried = [change for way in ways for path in way for change in path]
+    base, *found = (int(label) for label in predict([Shift(), *tried]).argmax(1))
+    labels = dict(zip(tried, found, strict=True))
+    flips = []
+    for way in ways:
+        ends = (_walk(predict, path, labels, base) for path in way)
+        flips += sorted(filter(None, ends), key=lambda flip: abs(flip.shift.hue))[:1]
+    return flips
 
 
 def measure_chroma(image: Images) -> float:
-    """Return how colourful a picture is, whatever its brightness.
+    """Return how colourful a picture is, whatever its brightness: 0 grey, 1 pure hue.
 
-    Returns
-    -------
-    float
-        Sum of max(R, G, B) − min(R, G, B) over the sum of max(R, G, B): the
-        saturation of HSV, weighted by brightness. 0 is grey (and black), 1 pure hue.
+    Sum of max(R, G, B) − min(R, G, B) over the sum of max(R, G, B): the saturation of
+    HSV, weighted by brightness.
     """
-    red, green, blue = np.moveaxis(_check(image), -1, 0)
+    red, green, blue = np.moveaxis(check_pictures(image), -1, 0)
     largest = np.maximum(np.maximum(red, green), blue)
     smallest = np.minimum(np.minimum(red, green), blue)
     total = float(largest.sum(dtype=np.float64))
@@ -310,17 +272,14 @@ def measure_chroma(image: Images) -> float:
 
 
 def compute_palette(image: Images) -> str:
-    """Put a picture into one of four palettes, the groups of the colour analysis.
+    """Put a picture into one of `PALETTES`, the groups of the colour analysis.
 
-    Returns
-    -------
-    str
-        One of `PALETTES`: "mono" if `measure_chroma` is below `MONO_CHROMA`; "red"
-        (with orange and magenta) or "blue" (with teal) if the mean colour lies
-        there and is at least `LEANING` (mean chroma vector in the (Cb, Cr) plane
-        over mean luma) away from grey; else "mixed" (with green and yellow).
+    "mono" if `measure_chroma` is below `MONO_CHROMA`; "red" (with orange and magenta)
+    or "blue" (with teal) if the mean colour lies there and is at least `LEANING` (mean
+    chroma vector in the (Cb, Cr) plane over mean luma) away from grey; else "mixed"
+    (with green and yellow).
     """
-    image = _check(image)
+    image = check_pictures(image)
     if measure_chroma(image) < MONO_CHROMA:
         return "mono"
     red, green, blue = image.reshape(-1, 3).mean(axis=0, dtype=np.float64)
@@ -334,7 +293,8 @@ def compute_palette(image: Images) -> str:
     return "blue" if _COLD_SECTOR[0] <= angle <= _COLD_SECTOR[1] else "mixed"
 
 
-def _check(images: Images) -> Images:
+def check_pictures(images: Images) -> Images:
+    """Return pictures as float32, or raise an ImageError that says what they are."""
     array = np.asarray(images)
     if array.ndim < 3 or array.shape[-1] != 3 or array.dtype.kind != "f":
         raise ImageError(
@@ -379,20 +339,6 @@ def _rotation(degrees: float) -> NDArray[np.float32]:
     return (from_chroma @ turn @ to_chroma).astype(np.float32)
 
 
-def _randomise_one(image: Images, rng: np.random.Generator) -> Images:
-    kind = rng.random()
-    if kind < 0.25:
-        image = to_grey(image)
-    else:
-        image = (_tint_at_random if kind < 0.5 else _shift_at_random)(image, rng)
-        if rng.random() < 0.5:
-            image = white_balance(image, np.exp(rng.normal(0, 0.2, 3)))
-    image = adjust_gamma(image, float(np.exp(rng.normal(0, 0.25))))
-    if rng.random() < 0.33:
-        image = stretch(image, float(rng.uniform(0.5, 4.0)))
-    return image
-
-
 def _tint_at_random(image: Images, rng: np.random.Generator) -> Images:
     hue = rng.uniform(0, 2 * np.pi)
     wheel = 0.5 + 0.5 * np.cos(hue - np.array([0.0, 2.0, 4.0]) * np.pi / 3)
@@ -400,8 +346,33 @@ def _tint_at_random(image: Images, rng: np.random.Generator) -> Images:
 
 
 def _shift_at_random(image: Images, rng: np.random.Generator) -> Images:
-    image = rotate_hue(image, float(rng.uniform(-180, 180)))
+    image = shift(image, hue=float(rng.uniform(-180, 180)))
     image = saturate(image, float(np.exp(rng.normal(0, 0.5))))
     if rng.random() < 0.3:
         image = swap_channels(image, rng.permutation(3).tolist())
     return image
+
+
+def _walk(
+    predict: Predict, path: list[Shift], labels: dict[Shift, int], base: int
+) -> Flip | None:
+    """Find where along a path the answer first flips; refine that step."""
+    before = Shift()
+    for change in path:
+        if labels[change] != base:
+            break
+        before = change
+    else:
+        return None
+    flip = Flip(change, labels[change])
+    for _ in range(HALVINGS if change.palette == "natural" else 0):
+        between = Shift(
+            (before.hue + flip.shift.hue) / 2,
+            (before.saturation + flip.shift.saturation) / 2,
+        )
+        label = int(predict([between]).argmax())
+        if label == base:
+            before = between
+        else:
+            flip = Flip(between, label)
+    return flip

@@ -37,6 +37,10 @@ def zoom_out(
 ) -> Picture:
     """Set a picture into a larger star field that matches its sky.
 
+    The sky has the darker half of the colours at the picture's edge, as many stars an
+    area as the picture and its noise, and the picture's own light reaches some way into
+    it, so that no edge is seen.
+
     Parameters
     ----------
     image : ndarray of shape (h, w, 3), uint8
@@ -50,13 +54,6 @@ def zoom_out(
         side; what leaves the frame is cut off.
     random_state : int or Generator
         Seed of the stars and of the noise.
-
-    Returns
-    -------
-    ndarray of shape (size, size, 3), uint8
-        The sky has the darker half of the colours at the picture's edge, as many stars
-        an area as the picture and its noise, and the picture's own light reaches
-        some way into it, so that no edge is seen.
     """
     rng = np.random.default_rng(random_state)
     side = max(4, round(size * scale))
@@ -78,103 +75,21 @@ def zoom_out(
     return reading.to_uint8(canvas)
 
 
-def zoom_in(
-    image: Picture,
-    share: float,
-    size: int = IMAGE_SIZE,
-    centre: tuple[float, float] = (0.5, 0.5),
-) -> Picture:
-    """Keep a part of a picture's largest centred square.
-
-    Parameters
-    ----------
-    image : ndarray of shape (h, w, 3), uint8
-        RGB.
-    share : float
-        Side of the part as a share of the square's, in (0, 1].
-    size : int
-        Side of the result, px.
-    centre : tuple of 2 floats
-        Middle of the part, row before column, as shares of the square's side; the
-        part is moved inside the square where it would leave it.
-
-    Returns
-    -------
-    ndarray of shape (size, size, 3), uint8
-    """
-    return reading.cut_square(image, size, share, centre)
-
-
 def turn(
     image: Picture, quarters: int, size: int = IMAGE_SIZE, mirror: bool = False
 ) -> Picture:
-    """Turn by quarters anticlockwise after mirroring left and right: the sky has no up.
-
-    Parameters
-    ----------
-    image : ndarray of shape (h, w, 3), uint8
-        RGB; its largest centred square is used.
-    quarters : int
-        Quarter turns, any whole number.
-    size : int
-        Side of the result, px.
-    mirror : bool
-        Whether to mirror first.
-
-    Returns
-    -------
-    ndarray of shape (size, size, 3), uint8
-    """
+    """Turn the largest centred square by quarters, after mirroring it if asked."""
     square = reading.cut_square(image, size)
     return np.ascontiguousarray(
         np.rot90(square[:, ::-1] if mirror else square, quarters)
     )
 
 
-def frame_at_random(
-    image: Picture,
-    size: int = IMAGE_SIZE,
-    random_state: Seed = 0,
-    smallest: float = 0.25,
-) -> Picture:
-    """Frame a picture as another photographer might, for training.
-
-    Half of the results are zoomed out to between ``smallest`` and the whole frame, the
-    nebula up to a fifth of the side off the middle; half are parts of 0.5 to 1 of the
-    side. All are turned by any quarter and half of them mirrored.
-
-    Parameters
-    ----------
-    image : ndarray of shape (h, w, 3), uint8
-        RGB.
-    size : int
-        Side of the result, px.
-    random_state : int or Generator
-        Seed.
-    smallest : float
-        Least share of the result's side that the picture takes, in (0, 1].
-
-    Returns
-    -------
-    ndarray of shape (size, size, 3), uint8
-    """
-    rng = np.random.default_rng(random_state)
-    if rng.random() < 0.5:
-        scale = float(np.exp(rng.uniform(np.log(smallest), 0)))
-        room = min(0.2, (1 - scale) / 2 + 0.1)
-        row, column = 0.5 + rng.uniform(-room, room, 2)
-        framed = zoom_out(image, scale, size, (row, column), rng)
-    else:
-        row, column = rng.uniform(0.3, 0.7, 2)
-        framed = zoom_in(image, float(rng.uniform(0.5, 1)), size, (row, column))
-    return turn(framed, int(rng.integers(4)), size, bool(rng.random() < 0.5))
-
-
 # The fixed set of the reports. All share one signature: image, size=… → square.
 FRAMINGS: dict[str, Callable[..., Picture]] = {
     "smaller": partial(zoom_out, scale=0.5),
     "much_smaller": partial(zoom_out, scale=0.3),
-    "larger": partial(zoom_in, share=0.6),
+    "larger": partial(reading.cut_square, share=0.6),
     "off_centre": partial(zoom_out, scale=0.9, centre=(0.32, 0.36)),
     "turned": partial(turn, quarters=1),
     "mirrored": partial(turn, quarters=0, mirror=True),
@@ -244,11 +159,9 @@ def _make_stars(small: Floats, size: int, rng: np.random.Generator) -> Floats:
     detail = light - gaussian_filter(light, 2)
     peaks = (maximum_filter(detail, 3) == detail) & (detail > 0.08)
     density = float(np.clip(peaks.mean(), *_DENSITY)) * rng.uniform(0.7, 1.4)
-    even = np.ones((size, size), np.float32)
     number = rng.poisson(2 * density * size * size)
-    points = stars.draw_stars(even, number, rng, brightest=3000)
+    points = stars.draw_stars((size, size), number, 3000, rng)
     psf = stars.make_psf((size, size), rng.uniform(1.0, 1.6) * size / 224)
-    scene = stars.paint_stars(points, psf)
     # The faintest stars reach a twelfth of white, those 200 times brighter saturate.
     white = 200 * float(psf.max())
-    return stars.Development(0.0, white, 0.055).apply(scene)
+    return stars.develop(stars.paint_stars(points, psf), white, 0.055)

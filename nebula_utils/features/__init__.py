@@ -2,8 +2,8 @@
 
 `backbone` loads a network and `engines` runs it (`weights` is where it comes from);
 `views` makes a network's input of a picture, `augmentation` many for training;
-`extraction` embeds pictures once and keeps that in a `store`, `cluster` does so on many
-machines.
+`extraction` embeds pictures once and stores that, `survey` whole folders, here or on
+many machines.
 """
 
 import lazy_loader
@@ -11,24 +11,18 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "augmentation": ["DustyCrops", "RandomCrops", "SimulatedScenes"],
+        "augmentation": ["DustyCrops", "RandomCrops", "ZoomedOut"],
         "backbone": [
-            "MOBILENETS",
             "DEFAULT_BACKBONE",
+            "MOBILENETS",
             "Backbone",
+            "compute_fidelity",
             "load_backbone",
-            "prepare_backbone",
             "resolve_backbone",
         ],
-        "extraction": [
-            "embed_views",
-            "extract_features",
-            "extract_simulated",
-            "extract_to_npz",
-            "list_pictures",
-        ],
-        "fidelity": ["compute_fidelity", "make_batch"],
-        "views": ["Preprocessing", "View", "apply_first"],
-        "weights": ["fetch_frozen_graph"],
+        "engines": ["list_engines"],
+        "extraction": ["embed_views", "extract_features"],
+        "survey": ["extract_to_npz", "list_pictures"],
+        "views": ["Preprocessing", "View", "apply_first", "make_batch"],
     },
 )

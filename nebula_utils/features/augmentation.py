@@ -1,9 +1,8 @@
-"""Training views: crops as other photographers would frame them, with and without dust.
+"""Training views: pictures as other photographers would frame and process them.
 
 A texture is one framing, one stretch, one palette. What the robust head is fitted on
-is many: random crops from inside the picture, turned (the sky has no up), processed
-as web photos are, and each in three colours - as it is, at random, and grey. What is
-here has what `views.Preprocessing` has, so that `extraction` stores its embeddings.
+is many: random crops from inside the picture, some behind simulated dust, and copies
+in a larger star field; turned (the sky has no up) and processed as web photos are.
 """
 
 import io
@@ -24,7 +23,7 @@ Floats = NDArray[np.float32]
 Generator = np.random.Generator
 Copies = Iterator[tuple[Floats, Generator]]  # and what decides their colours
 
-COLOURS = ("as_is", "random", "grey")  # of each crop, in this order
+N_COLOURS = 3
 MASK_SIDE = 96  # px, of the map of what is sky and what is a black border
 SMALLEST_CROP = 0.4  # of the part of the picture that is not black
 MOST_BLACK = 0.15  # of a crop
@@ -35,28 +34,17 @@ ZOOMED_OUT = (0.3, 0.85)  # share of the side that a zoomed-out copy takes
 
 @dataclass(frozen=True)
 class _Copies:
-    """Some copies of each picture, in some colours each.
-
-    Attributes
-    ----------
-    n_copies : int
-        Copies a picture.
-    size : int
-        Side of the views, px.
-    colours : tuple of str
-        Which of `COLOURS` each copy gives, in their order.
-    """
+    """Some copies of each picture, each as it is, in random colours, and in grey."""
 
     n_copies: int
     size: int = IMAGE_SIZE
-    colours: tuple[str, ...] = COLOURS
     _stream: ClassVar[tuple[int, ...]] = ()  # of random numbers
     _least: ClassVar[float] = SMALLEST_CROP  # share of the picture that a copy shows
 
     @property
     def n_views(self) -> int:
         """How many views `make_views` gives."""
-        return self.n_copies * len(self.colours)
+        return self.n_copies * N_COLOURS
 
     @property
     def min_side(self) -> int:
@@ -81,19 +69,31 @@ class _Copies:
         rng = np.random.default_rng([1, *self._stream, seed])
         views: list[Floats] = []
         for copy, own in self._make_copies(image, rng):
-            made = dict(zip(COLOURS, make_colours(copy, own), strict=True))
-            views += [made[name] for name in self.colours]
+            drawn = np.random.default_rng([int(own.integers(2**31)), 0])
+            changed = colour.randomise_colour(copy, drawn)
+            views += [copy, changed, colour.to_grey(copy)]
         return views
 
     def _make_copies(self, image: np.ndarray, rng: Generator) -> Copies:
         raise NotImplementedError
 
+    def _crop(self, image: np.ndarray, rng: Generator) -> Iterator[Floats]:
+        mask = make_content_mask(image)
+        for _ in range(self.n_copies):
+            crop = crop_at_random(image, mask, rng)
+            yield turn(
+                reading.to_float(reading.resize_image(crop, self.size, self.size)), rng
+            )
+
 
 class RandomCrops(_Copies):
-    """Crops of a picture, three quarters of them processed as web photos are."""
+    """Crops of a picture, three quarters of them processed as web photos are.
+
+    They hold its middle and little of a black border.
+    """
 
     def _make_copies(self, image: np.ndarray, rng: Generator) -> Copies:
-        for number, crop in enumerate(_crop(image, self, rng)):
+        for number, crop in enumerate(self._crop(image, rng)):
             yield process_as_photo(crop, rng) if number % 4 else crop, rng
 
 
@@ -103,7 +103,7 @@ class DustyCrops(_Copies):
     _stream = (1,)
 
     def _make_copies(self, image: np.ndarray, rng: Generator) -> Copies:
-        for crop in _crop(image, self, rng):
+        for crop in self._crop(image, rng):
             if np.median(crop) < 0.06:  # a black sky shows no dust
                 crop = stretch_levels(crop, rng)
             dusty = dust.simulate_dark_nebula(crop, int(rng.integers(2**31)))[0]
@@ -125,39 +125,6 @@ class ZoomedOut(_Copies):
             framed = framing.zoom_out(trimmed, scale, self.size, (row, column), rng)
             copy = turn(reading.to_float(framed), rng)
             yield process_as_photo(copy, rng) if number % 2 else copy, rng
-
-
-@dataclass(frozen=True)
-class SimulatedScenes:
-    """Simulated star fields with a dark nebula; ``sky`` is one of `dust.SKIES`."""
-
-    sky: str
-    size: int = IMAGE_SIZE
-
-    @property
-    def n_views(self) -> int:
-        """How many views `simulate_views` gives."""
-        return len(COLOURS)
-
-    def simulate_views(self, seed: int) -> list[Floats]:
-        """Return the scene of a seed in each of `COLOURS`."""
-        rng = np.random.default_rng([1, 2, seed])
-        side = round(self.size * 8 / 7)
-        dusty = dust.simulate_dark_nebula(
-            None, int(rng.integers(2**31)), shape=(side, side), sky=self.sky
-        )[0]
-        zoom = rng.uniform(0.55, 1) if rng.random() < 0.5 else 1.0
-        crop = max(1, round(side * zoom))
-        top, left = rng.integers(0, side - crop + 1, 2)
-        cut = reading.to_uint8(dusty[top : top + crop, left : left + crop])
-        own = np.random.default_rng(int(rng.integers(2**31)))
-        return make_colours(process_as_photo(resize(cut, self.size), own), own)
-
-
-def _crop(image: np.ndarray, copies: _Copies, rng: Generator) -> Iterator[Floats]:
-    mask = make_content_mask(image)
-    for _ in range(copies.n_copies):
-        yield turn(resize(crop_at_random(image, mask, rng), copies.size), rng)
 
 
 def make_content_mask(image: np.ndarray) -> NDArray[np.bool_]:
@@ -194,11 +161,6 @@ def crop_at_random(image: np.ndarray, mask: np.ndarray, rng: Generator) -> np.nd
     row = int(np.clip(y - pixels / 2, 0, height - pixels))
     column = int(np.clip(x - pixels / 2, 0, width - pixels))
     return image[row : row + pixels, column : column + pixels]
-
-
-def resize(image: np.ndarray, size: int) -> Floats:
-    """Return a uint8 square as float32 (size, size, 3) in [0, 1]."""
-    return reading.to_float(reading.resize_image(image, size, size))
 
 
 def turn(picture: Floats, rng: Generator) -> Floats:
@@ -251,13 +213,6 @@ def process_as_photo(picture: Floats, rng: Generator) -> Floats:
         encoded.save(buffer, "JPEG", quality=int(rng.integers(40, 96)))
         encoded = Image.open(buffer)
     return reading.to_float(np.asarray(encoded))
-
-
-def make_colours(picture: Floats, rng: Generator) -> list[Floats]:
-    """Return the picture as it is, in random colours, and grey."""
-    seed = int(rng.integers(2**31))
-    changed = colour.randomise_colour(picture[None], seed)[0]
-    return [picture, changed, colour.to_grey(picture)]
 
 
 def _find_extent(lit: np.ndarray, length: int) -> tuple[float, float]:

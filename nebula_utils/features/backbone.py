@@ -8,6 +8,7 @@ the study and for answers it is converted once, and run without TensorFlow (`eng
 
 import logging
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,8 +17,16 @@ import numpy as np
 from nebula_utils.config import DEFAULT_BACKBONE, cache_dir
 from nebula_utils.errors import BackboneError, ModelError
 from nebula_utils.features import engines, weights
-from nebula_utils.features.engines import FLOAT32, NAMES, TENSORFLOW, Engine
-from nebula_utils.features.quiet import import_tensorflow_hub
+from nebula_utils.features.engines import (
+    FLOAT32,
+    NAMES,
+    TENSORFLOW,
+    Engine,
+    import_tensorflow,
+    import_tensorflow_hub,
+    silence_stderr,
+)
+from nebula_utils.features.views import make_batch
 from nebula_utils.features.weights import compute_weights_sha256
 from nebula_utils.files import make_key
 
@@ -32,23 +41,16 @@ MOBILENETS = {
     for width in ("100", "075", "050", "025")
     for size in (128, 160, 192, 224)
 }
+POOL = "MobilenetV1/Logits/AvgPool_1a/AvgPool:0"  # in the frozen graph
 
 
 @dataclass(frozen=True)
 class Backbone:
     """A loaded, frozen feature extractor.
 
-    Attributes
-    ----------
-    name : str
-        The name, handle or folder it was asked for by.
-    sha256 : str
-        Fingerprint of the weights, the engine and the code that runs them; part of
-        every stored feature's key.
-    engine : Engine
-        What runs it.
-    file : Path, optional
-        The network for LiteRT.
+    `name` is the name, handle or folder it was asked for by; `sha256` is of the
+    weights, the engine and the code that runs them, and part of every stored feature's
+    key; `file` is the network for LiteRT, if there is one.
     """
 
     name: str
@@ -60,11 +62,6 @@ class Backbone:
     def n_features(self) -> int:
         """Length of one embedding; MobileNet v1 of width 1.0 gives 1024."""
         return self.engine.n_features
-
-    @property
-    def has_feature_map(self) -> bool:
-        """Whether the last feature map can be had too (for activation maps)."""
-        return self.engine.n_map > 0
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Return the embeddings only; see `embed_with_map`."""
@@ -130,17 +127,8 @@ def load_backbone(name: str = DEFAULT_BACKBONE, engine: str = FLOAT32) -> Backbo
 def load_lite(file: Path, sha256: str, n_features: int) -> Backbone:
     """Load the ``.tflite`` file of an exported classifier, without TensorFlow.
 
-    Parameters
-    ----------
-    file : Path
-        The file.
-    sha256, n_features : str, int
-        Of the backbone that it is from.
-
-    Raises
-    ------
-    ModelError
-        If the file is missing, damaged or of another network.
+    `sha256` and `n_features` are of the backbone that it is from. A missing or damaged
+    file, or one of another network, is a ModelError.
     """
     loaded = Backbone(file.name, sha256, engines.LiteEngine(file), file)
     if loaded.n_features != n_features:
@@ -151,15 +139,8 @@ def load_lite(file: Path, sha256: str, n_features: int) -> Backbone:
 def resolve_backbone(name: str = DEFAULT_BACKBONE) -> Path:
     """Make a feature extractor available and return its SavedModel folder.
 
-    Parameters
-    ----------
-    name : str
-        As for `load_backbone`.
-
-    Raises
-    ------
-    BackboneError
-        If it can't be had; the message says what to do without a network.
+    `name` is as for `load_backbone`. If it can't be had, a BackboneError says what to
+    do without a network.
     """
     if name == DEFAULT_BACKBONE:
         return _export_default()
@@ -178,6 +159,27 @@ def prepare_backbone(name: str = DEFAULT_BACKBONE) -> Path:
     folder = resolve_backbone(name)
     _convert(folder, compute_weights_sha256(folder))
     return folder
+
+
+def compute_fidelity(paths: Iterable[Path | str]) -> float:
+    """Return how far the default backbone is from the frozen graph of its weights.
+
+    The largest difference of any feature of these pictures at 224 px, between the
+    TF-Hub module and the graph that it was exported from.
+    """
+    tf = import_tensorflow()
+    batch = make_batch(paths)
+    graph = tf.compat.v1.GraphDef()
+    graph.ParseFromString(weights.fetch_frozen_graph().read_bytes())
+    with tf.Graph().as_default(), silence_stderr():
+        tf.import_graph_def(graph, name="")
+        with tf.compat.v1.Session() as session:
+            original = [
+                session.run(POOL, {"input:0": (x[None] * 255 - 127.5) / 127.5})
+                for x in batch
+            ]
+    pooled = np.concatenate(original)[:, 0, 0]
+    return float(np.abs(load_backbone().embed(batch) - pooled).max())
 
 
 def _download_from_hub(handle: str) -> Path:

@@ -2,29 +2,40 @@
 
 Each engine has ``run``, from float32 pictures (n, h, w, 3) in [0, 1] to vectors
 (n, n_features) and feature maps (n, h', w', n_map), or None where ``n_map`` is 0. The
-bits of an answer depend neither on the batch nor on the number of threads.
+bits of an answer depend neither on the batch nor on the number of threads. TensorFlow
+is imported here and nowhere else, without what it prints.
 """
 
+import contextlib
 import copy
+import importlib.util
 import logging
 import os
 import sys
 import threading
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from nebula_utils.config import IMAGE_SIZE
 from nebula_utils.errors import BackboneError, ModelError
-from nebula_utils.features.quiet import import_tensorflow, silence_stderr
-from nebula_utils.features.weights import load_module
 
 log = logging.getLogger(__name__)
 
 FLOAT32, FAST, TENSORFLOW = "float32", "fast", "tensorflow"
 NAMES = (FLOAT32, FAST, TENSORFLOW)
+
+Found = tuple[np.ndarray, np.ndarray | None]  # vectors and maps
+
+
+def list_engines() -> tuple[str, ...]:
+    """Return the engines there are here; "fast" is one if OpenVINO is installed."""
+    is_there = importlib.util.find_spec("openvino") is not None
+    return NAMES if is_there else (FLOAT32, TENSORFLOW)
 
 
 def count_cores() -> int:
@@ -45,9 +56,7 @@ class Engine:
     n_features: int
     n_map: int
 
-    def run(
-        self, images: np.ndarray, with_map: bool = True
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def run(self, images: np.ndarray, with_map: bool = True) -> Found:
         """Return the vectors of a batch, and its feature maps if there are any."""
         raise NotImplementedError
 
@@ -82,7 +91,7 @@ class LiteEngine(Engine):
         )
 
     @property
-    def title(self) -> str:  # type: ignore[override]
+    def title(self) -> str:  # type: ignore[override]  # slow, and seldom needed
         """Name, version and precision."""
         kernels = ", plain kernels" if self._is_plain else ""
         return f"LiteRT {_find_version('ai-edge-litert')} float32{kernels}"
@@ -92,10 +101,8 @@ class LiteEngine(Engine):
         self._interpreters: dict[tuple[int, ...], Any] = {}
         self._lock = threading.Lock()
 
-    def run(
-        self, images: np.ndarray, with_map: bool = True
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """See `Engine.run`."""
+    def run(self, images: np.ndarray, with_map: bool = True) -> Found:
+        """Return the vectors of a batch, and its feature maps if there are any."""
         with self._lock:
             if images.shape not in self._interpreters:
                 self._interpreters[images.shape] = self._make(images.shape)
@@ -166,9 +173,7 @@ class OpenVinoEngine(Engine):
             [[d.get_length() if d.is_static else -1 for d in s] for s in shapes], file
         )
 
-    def run(
-        self, images: np.ndarray, with_map: bool = True
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def run(self, images: np.ndarray, with_map: bool = True) -> Found:
         """Return the vectors of a batch, and its feature maps if there are any."""
         if not hasattr(self._requests, "own"):
             self._requests.own = [s.create_infer_request() for s in self._stages]
@@ -206,9 +211,7 @@ class TensorFlowEngine(Engine):
         shapes = [list(array.shape) for array in found if array is not None]
         self.n_features, self.n_map = _read_shapes(shapes, folder)
 
-    def run(
-        self, images: np.ndarray, with_map: bool = True
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def run(self, images: np.ndarray, with_map: bool = True) -> Found:
         """Return the vectors of a batch, and its feature maps if there are any."""
         tf = import_tensorflow()
         # Alone, a picture would get other last bits than in company.
@@ -229,20 +232,11 @@ class TensorFlowEngine(Engine):
 
 
 def choose_engine(file: Path, wanted: str) -> Engine:
-    """Return what runs a network best on this processor.
+    """Return what runs a ``.tflite`` file best on this processor.
 
-    Parameters
-    ----------
-    file : Path
-        A ``.tflite`` file.
-    wanted : {"float32", "fast"}
-        ``"fast"`` is OpenVINO where the processor has bfloat16 units (AVX512_BF16,
-        AMX), which is several times faster and differs in the third decimal; elsewhere
-        it is LiteRT, as for ``"float32"``.
-
-    Returns
-    -------
-    Engine
+    ``"fast"`` is OpenVINO where the processor has bfloat16 units (AVX512_BF16, AMX),
+    which is several times faster and differs in the third decimal; elsewhere it is
+    LiteRT, as for ``"float32"``.
 
     Raises
     ------
@@ -255,6 +249,59 @@ def choose_engine(file: Path, wanted: str) -> Engine:
             return OpenVinoEngine(file)
         log.warning("this processor has no bfloat16 units: LiteRT runs in float32")
     return LiteEngine(file)
+
+
+@contextlib.contextmanager
+def silence_stderr() -> Iterator[None]:
+    """Send file descriptor 2 to nowhere while the block runs.
+
+    TensorFlow's C++ side writes a line with time and process number to the descriptor
+    itself when it is imported, whatever ``TF_CPP_MIN_LOG_LEVEL`` says; in a notebook
+    such a line would differ in every run.
+    """
+    sys.stderr.flush()
+    saved = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
+
+def import_tensorflow() -> ModuleType:
+    """Import TensorFlow, with operations that give equal bits twice on one machine."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with silence_stderr():
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    # "Assets written to: /tmp/…" would stand in a notebook's output.
+    tf.get_logger().setLevel("ERROR")
+    return tf
+
+
+def import_tensorflow_hub() -> ModuleType:
+    """Import TensorFlow Hub (it imports TensorFlow and warns on the way)."""
+    import_tensorflow()
+    with silence_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pkg_resources is deprecated; we pin it
+        import tensorflow_hub
+    return tensorflow_hub
+
+
+def load_module(folder: Path) -> Any:
+    """Load a SavedModel folder through TensorFlow Hub, or raise a BackboneError."""
+    hub, tf = import_tensorflow_hub(), import_tensorflow()
+    try:
+        return hub.load(str(folder))
+    except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
+        raise BackboneError(
+            f"{folder} is not a SavedModel that can be loaded: {error}; "
+            "delete the folder and try again"
+        ) from error
 
 
 def _import_openvino() -> Any:
@@ -287,7 +334,7 @@ def _read_shapes(shapes: list[list[int]], source: Path) -> tuple[int, int]:
     return lengths[2], lengths.get(4, 0)
 
 
-def _sort(outputs: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+def _sort(outputs: Iterable[np.ndarray]) -> Found:
     """Tell vectors and maps apart, whatever their order."""
     found = {array.ndim: array for array in outputs}
     return found[2], found.get(4)

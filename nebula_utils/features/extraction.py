@@ -2,18 +2,28 @@
 
 A picture's bytes, the view, the network with its engine, and the code of all this
 together name an embedding for good. Who has them all finds it in the store, whoever put
-it there: this process, another one, or a worker of a cluster (`cluster`).
+it there: this process, another one, or a worker of a cluster (`survey`).
 """
 
-import csv
+import contextlib
 import functools
+import hashlib
+import io
 import itertools
 import logging
 import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+    Set,
+)
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,21 +31,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
-from nebula_utils.config import DEFAULT_BACKBONE, PICTURE_SUFFIXES
-from nebula_utils.errors import ImageError, SourceError
-from nebula_utils.features.backbone import Backbone, load_backbone
-from nebula_utils.features.engines import FLOAT32, count_cores
-from nebula_utils.features.store import FeatureStore
-from nebula_utils.features.views import Preprocessing, choose_views, read_views
-from nebula_utils.files import compute_sha256, write_atomic
+from nebula_utils.config import cache_dir
+from nebula_utils.errors import CacheError, ImageError
+from nebula_utils.features.backbone import Backbone
+from nebula_utils.features.engines import count_cores
+from nebula_utils.features.views import Preprocessing
+from nebula_utils.files import DAMAGED, compute_sha256, make_key, write_atomic
+from nebula_utils.images import reading
 
 if TYPE_CHECKING:  # SciPy, which they need, is slow to import
-    from nebula_utils.features.augmentation import (
-        DustyCrops,
-        RandomCrops,
-        SimulatedScenes,
-        ZoomedOut,
-    )
+    from nebula_utils.features.augmentation import DustyCrops, RandomCrops, ZoomedOut
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +52,6 @@ HASHED_AT_ONCE = 512  # files
 T = TypeVar("T")
 U = TypeVar("U")
 Views: TypeAlias = "Preprocessing | RandomCrops | DustyCrops | ZoomedOut"
-SceneViews: TypeAlias = "Views | SimulatedScenes"
 # Of files, by their place in the list: hashes, and why others can't be read.
 Hashes = tuple[dict[int, str], dict[int, str]]
 
@@ -55,14 +59,8 @@ Hashes = tuple[dict[int, str], dict[int, str]]
 class Features(NamedTuple):
     """Embeddings of the pictures that could be read.
 
-    Attributes
-    ----------
-    X : ndarray of shape (n_kept, n_views, n_features), float32
-        One embedding a view.
-    kept : ndarray of shape (n_kept,), int
-        Index of each row's picture in the input.
-    failed : dict of int to str
-        Index and reason of each picture that could not be used.
+    `X` has shape (n_kept, n_views, n_features), float32; `kept` is the place of each
+    row's picture in the input; `failed` gives place and reason of the others.
     """
 
     X: np.ndarray
@@ -71,11 +69,11 @@ class Features(NamedTuple):
 
 
 class _Job(NamedTuple):
-    """A picture, which of its views to make, and how."""
+    """A picture, and which of its views to make."""
 
     content: str
+    path: Path
     columns: list[int]
-    make: Callable[[list[int]], list[np.ndarray]]
 
 
 def extract_features(
@@ -94,7 +92,7 @@ def extract_features(
         Image files.
     backbone : Backbone
         Feature extractor.
-    views : Preprocessing, RandomCrops or DustyCrops
+    views : Preprocessing, RandomCrops, DustyCrops or ZoomedOut
         Which views to embed.
     store : str, optional
         Folder, or address for fsspec, where embeddings are kept; default:
@@ -116,138 +114,38 @@ def extract_features(
         If the store can't be written.
     """
     contents, unreadable = hashes or hash_files(paths)
-    failed = dict(unreadable)
-    jobs = {
-        content: functools.partial(read_views, Path(paths[i]), content, views)
-        for i, content in reversed(contents.items())
-    }
     labels = _label(views)
     X = np.empty((len(paths), len(labels), backbone.n_features), np.float32)
     shards = FeatureStore(_make_parts(backbone, views), store, whole_shard)
-    reasons = _fill(X, contents, jobs, labels, backbone, shards)
-    failed |= {i: reasons[c] for i, c in contents.items() if c in reasons}
+    rows: dict[str, list[int]] = {}  # copies of a picture have one content
+    for i, content in contents.items():
+        rows.setdefault(content, []).append(i)
+    reasons, missing = _read_stored(X, rows, labels, shards)
+    jobs = [
+        _Job(content, Path(paths[rows[content][0]]), columns)
+        for content, columns in missing.items()
+    ]
+    shard: dict[str, np.ndarray | str] = {}
+    for job, outcome in _compute(jobs, views, backbone):
+        if isinstance(outcome, str):
+            reasons[job.content] = outcome
+        else:
+            X[np.ix_(rows[job.content], job.columns)] = outcome
+        for k, column in enumerate(job.columns):
+            name = shards.name(job.content, labels[column])
+            shard[name] = outcome if isinstance(outcome, str) else outcome[k]
+        if len(shard) >= SHARD_VIEWS or job is jobs[-1]:
+            shards.write(shard, backbone.n_features)
+            shard = {}
+    for column, label in enumerate(labels):  # one may come twice
+        if labels.index(label) != column:
+            X[:, column] = X[:, labels.index(label)]
+    failed = unreadable | {i: reasons[c] for i, c in contents.items() if c in reasons}
     kept = np.array([i for i in range(len(paths)) if i not in failed], int)
     for row, i in enumerate(kept):  # in place: another copy may be too much
         if row != i:
             X[row] = X[i]
     return Features(X[: len(kept)], kept, failed)
-
-
-def extract_simulated(
-    seeds: Sequence[int], backbone: Backbone, scenes: "SimulatedScenes"
-) -> np.ndarray:
-    """Embed simulated scenes, one a seed, or read what was embedded before.
-
-    Returns
-    -------
-    ndarray of shape (n_scenes, n_views, n_features), float32
-    """
-    contents = {i: f"scene {seed}" for i, seed in enumerate(seeds)}
-    jobs = {
-        contents[i]: functools.partial(choose_views, scenes.simulate_views, seed)
-        for i, seed in enumerate(seeds)
-    }
-    X = np.empty((len(seeds), scenes.n_views, backbone.n_features), np.float32)
-    shards = FeatureStore(_make_parts(backbone, scenes))
-    _fill(X, contents, jobs, _label(scenes), backbone, shards)
-    return X
-
-
-def extract_to_npz(
-    source: Path,
-    out: Path,
-    backbone: str = DEFAULT_BACKBONE,
-    engine: str = FLOAT32,
-    scheduler: str | None = None,
-    n_workers: int | None = None,
-    store: str | None = None,
-) -> list[tuple[str, str]]:
-    """Embed a folder of pictures, or those that a manifest lists, into one file.
-
-    Parameters
-    ----------
-    source : Path
-        A folder, searched through, or a CSV file with a column ``path`` or ``file``,
-        relative to the CSV's own folder.
-    out : Path
-        The ``.npz`` to write: ``features`` float32 (n, d), ``path`` (n,), ``backbone``
-        and ``preprocessing``.
-    backbone, engine : str
-        As for `backbone.load_backbone`.
-    scheduler : str, optional
-        Have a Dask cluster fill the store first; see `cluster.fill_store`.
-    n_workers : int, optional
-        Worker processes of a cluster on this machine; default: one a core.
-    store : str, optional
-        As for `extract_features`; all workers must see it.
-
-    Returns
-    -------
-    list of (path, reason)
-        The files that could not be used.
-
-    Raises
-    ------
-    SourceError
-        If the source has no picture at all that can be used.
-    """
-    paths, hashes = list_pictures(source), None
-    loaded = load_backbone(backbone, engine)
-    if scheduler and paths:
-        from nebula_utils.features.cluster import fill_store
-
-        hashes = fill_store(
-            paths, loaded, (backbone, engine), scheduler, n_workers, store
-        )
-    found = extract_features(paths, loaded, store=store, hashes=hashes)
-    failed = [(str(paths[i]), reason) for i, reason in sorted(found.failed.items())]
-    if not len(found.kept):
-        first = f" ({failed[0][0]}: {failed[0][1]})" if failed else ""
-        raise SourceError(f"no picture in {source} can be used{first}")
-    with write_atomic(out) as temporary:
-        np.savez(
-            temporary,
-            features=found.X[:, 0],
-            path=np.array([str(paths[i]) for i in found.kept]),
-            backbone=np.array(f"{loaded.name} {loaded.sha256}"),
-            preprocessing=np.array(Preprocessing().key),
-        )
-    return failed
-
-
-def list_pictures(source: Path) -> list[Path | str]:
-    """Return the pictures of a folder, or those that a manifest lists, in order.
-
-    Parameters
-    ----------
-    source : Path
-        As for `extract_to_npz`. Addresses such as ``s3://bucket/m1.jpg``, which only a
-        cluster reads, stay as they are.
-
-    Raises
-    ------
-    SourceError
-        If the CSV can't be read or has no such column.
-    """
-    if source.is_dir():
-        hidden = (".", "__MACOSX")
-        return sorted(
-            file
-            for file in source.rglob("*")
-            if (file.is_file() or file.is_symlink() and not file.exists())
-            and file.suffix.lower() in PICTURE_SUFFIXES
-            and not any(part.startswith(hidden) for part in file.parts[-2:])
-        )
-    try:
-        with open(source, newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SourceError(f"can't read {source}: {error}") from error
-    column = next((c for c in ("path", "file") if rows and c in rows[0]), None)
-    if column is None:
-        raise SourceError(f"{source} has no rows with a column 'path' or 'file'")
-    names = [row[column] for row in rows]
-    return [name if "://" in name else source.parent / name for name in names]
 
 
 def embed_views(
@@ -260,17 +158,12 @@ def embed_views(
 
 def hash_files(paths: Sequence[Path | str]) -> Hashes:
     """Return the SHA-256 of each file by its place, and why others can't be read."""
-    contents: dict[int, str] = {}
-    failed: dict[int, str] = {}
     # Not all at once: what a pool remembers of a call is larger than its result.
-    for index, (content, reason) in enumerate(
-        _map_ahead(_hash_file, paths, count_cores(), HASHED_AT_ONCE)
-    ):
-        if reason:
-            failed[index] = reason
-        else:
-            contents[index] = content
-    return contents, failed
+    found = enumerate(_map_ahead(_hash_file, paths, count_cores(), HASHED_AT_ONCE))
+    hashes: Hashes = {}, {}
+    for index, (content, reason) in found:
+        hashes[bool(reason)][index] = reason or content
+    return hashes
 
 
 def _hash_file(path: Path | str) -> tuple[str, str]:
@@ -291,7 +184,7 @@ def _hash_unchanged(path: str, state: tuple[int, ...]) -> str:
     return compute_sha256(Path(path))
 
 
-def _make_parts(backbone: Backbone, views: SceneViews) -> tuple[Any, ...]:
+def _make_parts(backbone: Backbone, views: Views) -> tuple[Any, ...]:
     """Return what decides an embedding beside the picture and the view."""
     code = [sys.modules[kind.__module__] for kind in (Preprocessing, type(views))]
     if isinstance(views, Preprocessing):  # whichever others there are
@@ -299,29 +192,23 @@ def _make_parts(backbone: Backbone, views: SceneViews) -> tuple[Any, ...]:
     return backbone.sha256, views, code
 
 
-def _label(views: SceneViews) -> list[Hashable]:
+def _label(views: Views) -> list[Hashable]:
     if isinstance(views, Preprocessing):
         return list(views.views)
     return list(range(views.n_views))
 
 
-def _fill(
+def _read_stored(
     X: np.ndarray,
-    contents: Mapping[int, str],
-    jobs: Mapping[str, Callable[[list[int]], list[np.ndarray]]],
+    rows: Mapping[str, list[int]],
     labels: Sequence[Hashable],
-    backbone: Backbone,
-    store: FeatureStore,
-) -> dict[str, str]:
-    """Fill X's rows from the store, else compute; return failures by content."""
-    rows: dict[str, list[int]] = {}  # copies of a picture have one content
-    for i, content in contents.items():
-        rows.setdefault(content, []).append(i)
-    first = {label: labels.index(label) for label in labels}  # one may come twice
+    store: "FeatureStore",
+) -> tuple[dict[str, str], dict[str, list[int]]]:
+    """Fill rows of X; return, by content, known failures and the columns that miss."""
     wanted = {
-        store.name(content, label): (content, column)
+        store.name(content, label): (content, labels.index(label))
         for content in rows
-        for label, column in first.items()
+        for label in dict.fromkeys(labels)
     }
     reasons: dict[str, str] = {}
     for name, found in store.read(wanted.keys()):
@@ -333,29 +220,11 @@ def _fill(
     missing: dict[str, list[int]] = {}
     for content, column in wanted.values():
         missing.setdefault(content, []).append(column)
-    waiting = [_Job(content, cols, jobs[content]) for content, cols in missing.items()]
-    shard: dict[str, np.ndarray | str] = {}
-    for job, outcome in _compute(waiting, backbone):
-        if isinstance(outcome, str):
-            reasons[job.content] = outcome
-        else:
-            X[np.ix_(rows[job.content], job.columns)] = outcome
-        for k, column in enumerate(job.columns):
-            name = store.name(job.content, labels[column])
-            shard[name] = outcome if isinstance(outcome, str) else outcome[k]
-        if len(shard) >= SHARD_VIEWS:
-            store.write(shard, backbone.n_features)
-            shard = {}
-    if shard:
-        store.write(shard, backbone.n_features)
-    for column, label in enumerate(labels):
-        if column != first[label]:
-            X[:, column] = X[:, first[label]]
-    return reasons
+    return reasons, missing
 
 
 def _compute(
-    jobs: Sequence[_Job], backbone: Backbone
+    jobs: Sequence[_Job], views: Views, backbone: Backbone
 ) -> Iterator[tuple[_Job, np.ndarray | str]]:
     """Yield each job's embeddings, or why there are none, in order.
 
@@ -371,17 +240,13 @@ def _compute(
     def embed(batch: list[_Job]) -> list[tuple[_Job, np.ndarray | str]]:
         if not hasattr(own, "backbone"):
             own.backbone = backbone.fork()
-        made = [_try(job) for job in batch]
-        X = _embed(
-            [view for views in made if not isinstance(views, str) for view in views],
-            own.backbone,
-        )
-        start, found = 0, []
-        for job, views in zip(batch, made, strict=True):
-            stop = start if isinstance(views, str) else start + len(views)
-            found.append((job, views if isinstance(views, str) else X[start:stop]))
-            start = stop
-        return found
+        made = [_make_views(job, views) for job in batch]
+        flat = [view for some in made if not isinstance(some, str) for view in some]
+        X = iter(_embed(flat, own.backbone))
+        return [
+            (job, some if isinstance(some, str) else np.stack([next(X) for _ in some]))
+            for job, some in zip(batch, made, strict=True)
+        ]
 
     with tqdm(total=len(jobs), desc="embedding", unit="image", disable=None) as bar:
         for batch in _map_ahead(embed, _make_batches(jobs), count_cores(), AHEAD):
@@ -401,9 +266,15 @@ def _make_batches(jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
         yield batch
 
 
-def _try(job: _Job) -> list[np.ndarray] | str:
+def _make_views(job: _Job, views: Views) -> list[np.ndarray] | str:
+    """Make the views of a job, or say why not; a content's SHA-256 is its seed."""
     try:
-        return job.make(job.columns)
+        image = reading.read_image(job.path, views.min_side)
+        if isinstance(views, Preprocessing):
+            few = replace(views, views=tuple(views.views[i] for i in job.columns))
+            return few.make_views(image)
+        made = views.make_views(image, int(job.content[:12], 16))
+        return [made[i] for i in job.columns]
     except ImageError as error:
         return str(error)
 
@@ -433,3 +304,100 @@ def _map_ahead(
             yield futures.popleft().result()
             for item in itertools.islice(waiting, 1):
                 futures.append(pool.submit(function, item))
+
+
+class FeatureStore:
+    """Embeddings by name, in a folder or an object store; `parts` decide which.
+
+    A shard is an ``.npz`` with the names, the embeddings of the pictures that could be
+    used, and the reasons why others could not. Its file name is a digest of the names,
+    so that several processes may fill one store at once: they write the same shard, or
+    another one. The zip format's own checksums tell when it is damaged. With
+    `whole_shard`, what is asked for is looked for as one shard only.
+    """
+
+    def __init__(
+        self, parts: tuple[Any, ...], url: str | None = None, whole_shard: bool = False
+    ) -> None:
+        import fsspec
+
+        place = f"{url or cache_dir() / 'features'}/{make_key(*parts)[:24]}"
+        self._files, self.folder = fsspec.core.url_to_fs(place)
+        self._is_local = "://" not in place
+        self._whole_shard = whole_shard
+
+    def name(self, content: str, view: Hashable) -> str:
+        """Return the name of the embedding of a picture's view."""
+        return hashlib.sha256(f"{content} {view!r}".encode()).hexdigest()[:32]
+
+    def read(self, wanted: Set[str]) -> Iterator[tuple[str, np.ndarray | str]]:
+        """Yield those that are there: the embedding, or why there can be none.
+
+        No name comes twice. A damaged shard is reported and removed.
+        """
+        waiting = set(wanted)
+        for shard in self._list(wanted):
+            if not waiting:
+                return
+            try:
+                found = self._read_shard(shard, waiting)
+            except FileNotFoundError:
+                continue
+            except DAMAGED as error:
+                log.warning("%s is damaged (%s): computed again", shard, error)
+                with contextlib.suppress(OSError):  # a store that is only read
+                    self._files.rm_file(shard)
+                continue
+            waiting -= found.keys()
+            yield from found.items()
+
+    def _list(self, wanted: Set[str]) -> list[str]:
+        if self._whole_shard:
+            return [f"{self.folder}/{_name_shard(wanted)}"]
+        try:
+            places = self._files.ls(self.folder, detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(p for p in places if p.rpartition("/")[2].startswith("shard-"))
+
+    def write(self, found: Mapping[str, np.ndarray | str], n_features: int) -> None:
+        """Add a shard of embeddings, or of reasons why there is none, by name."""
+        rows = [x for x in found.values() if not isinstance(x, str)]
+        arrays: dict[str, Any] = {
+            "names": np.array(list(found), "S32"),
+            "reasons": np.array(
+                [x if isinstance(x, str) else "" for x in found.values()]
+            ),
+            "X": np.array(rows, np.float32).reshape(-1, n_features),
+        }
+        shard = f"{self.folder}/{_name_shard(found.keys())}"
+        if self._is_local:
+            with write_atomic(Path(shard)) as temporary:
+                np.savez(temporary, **arrays)
+            return
+        content = io.BytesIO()
+        np.savez(content, **arrays)
+        try:  # an object store shows an object once it is complete, never before
+            self._files.makedirs(self.folder, exist_ok=True)
+            self._files.pipe_file(shard, content.getvalue())
+        except OSError as error:
+            raise CacheError(f"can't write {shard}: {error}") from error
+
+    def _read_shard(self, shard: str, wanted: set[str]) -> dict[str, np.ndarray | str]:
+        with (
+            self._files.open(shard, "rb") as stream,
+            np.load(stream, allow_pickle=False) as arrays,
+        ):
+            names = [name.decode() for name in arrays["names"].tolist()]
+            if wanted.isdisjoint(names):
+                return {}
+            reasons, X = arrays["reasons"].tolist(), iter(arrays["X"])
+        everything = {
+            name: reason or next(X) for name, reason in zip(names, reasons, strict=True)
+        }
+        return {name: everything[name] for name in names if name in wanted}
+
+
+def _name_shard(names: Set[str]) -> str:
+    digest = hashlib.sha256(" ".join(sorted(names)).encode()).hexdigest()
+    return f"shard-{digest[:24]}.npz"

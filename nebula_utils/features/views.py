@@ -7,11 +7,10 @@ else.
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,19 +33,12 @@ CROPS: dict[str, tuple[float, float]] = {
 
 
 class View(NamedTuple):
-    """One input of the network, made from a picture.
+    """One input of the network, made from a picture: framed, cut, resized, recoloured.
 
-    Attributes
-    ----------
-    size : int
-        Side of the network's input, px.
-    crop : str
-        ``"whole"`` (the largest centred square) or a name from `CROPS`.
-    colour : str
-        ``"as_is"``, a name from `colour.COUNTERFACTUALS`, or ``"random:K"``
-        for the K-th colour-randomised copy; ``"red>grey"`` does both, in this order.
-    framing : str
-        ``"as_is"`` or a name from `framing.FRAMINGS`; comes before the crop.
+    `size` is its side, px; `crop` is ``"whole"`` (the largest centred square) or a name
+    from `CROPS`; `colour` is ``"as_is"`` or a name from `colour.COUNTERFACTUALS`
+    (``"red>grey"`` does both, in this order), `framing` is ``"as_is"`` or one from
+    `framing.FRAMINGS`.
     """
 
     size: int = IMAGE_SIZE
@@ -57,16 +49,10 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Which views are made of each picture.
+    """Which views are made of each picture, in the order of the result's second axis.
 
-    Attributes
-    ----------
-    views : tuple of View
-        In the order of the result's second axis.
-    zoom : float
-        Side of the crops in `CROPS`, as a share of the whole square.
-    trim : bool
-        Whether a dark border is cut off first (`reading.trim_border`).
+    `zoom` is the side of the crops in `CROPS` as a share of the whole square's; `trim`
+    says whether a dark border is cut off first (`reading.trim_border`).
     """
 
     views: tuple[View, ...] = (View(),)
@@ -76,34 +62,29 @@ class Preprocessing:
     @property
     def key(self) -> str:
         """The preprocessing in one line, for people."""
-        return json.dumps(
-            {
-                "trim": self.trim,
-                "zoom": self.zoom,
-                "views": [list(view) for view in self.views],
-            }
-        )
+        views = [list(view) for view in self.views]
+        return json.dumps({"trim": self.trim, "zoom": self.zoom, "views": views})
 
     @property
     def min_side(self) -> int:
         """Shorter side, px, below which decoding at reduced size costs detail."""
         kept = reading.INSIDE if self.trim else 1
-        needed = max(self._find_side(view) for view in self.views) / kept
-        return max(DECODED_SIDE, math.ceil(needed))
+        sides = (
+            v.size if v.crop == "whole" else v.size / self.zoom for v in self.views
+        )
+        return max(DECODED_SIDE, math.ceil(max(sides) / kept))
 
     def read(self, source: Path | bytes) -> np.ndarray:
         """Decode a file or its content as large as its views need it, and no larger."""
         return reading.read_image(source, self.min_side)
 
-    def make_views(self, image: np.ndarray, seed: int = 0) -> list[np.ndarray]:
+    def make_views(self, image: np.ndarray) -> list[np.ndarray]:
         """Return the views of one picture.
 
         Parameters
         ----------
         image : ndarray of shape (h, w, 3), uint8
             RGB, as `read` gives it.
-        seed : int
-            Decides the colours of the ``"random:K"`` views.
 
         Returns
         -------
@@ -121,13 +102,9 @@ class Preprocessing:
             for shape in {(view.size, view.crop, view.framing) for view in self.views}
         }
         return [
-            _colour(shaped[view.size, view.crop, view.framing], view.colour, seed)
+            recolour(shaped[view.size, view.crop, view.framing], view.colour)
             for view in self.views
         ]
-
-    def _find_side(self, view: View) -> float:
-        """Return how many px of the whole square's side a view makes use of."""
-        return view.size if view.crop == "whole" else view.size / self.zoom
 
     def _frame(self, image: np.ndarray, size: int, framing: str) -> np.ndarray:
         """Frame a picture once for all of its crops, as large as they need it."""
@@ -138,31 +115,8 @@ class Preprocessing:
         return FRAMINGS[framing](image, size=math.ceil(size / self.zoom))
 
     def _cut(self, image: np.ndarray, size: int, crop: str) -> np.ndarray:
-        if crop == "whole":
-            square = reading.cut_square(image, size)
-        else:
-            square = reading.cut_square(image, size, self.zoom, CROPS[crop])
-        return reading.to_float(square)
-
-
-def read_views(
-    source: Path, content: str, views: Any, columns: Sequence[int]
-) -> list[np.ndarray]:
-    """Make some of the views of a file; its content's SHA-256 is their seed."""
-    image = reading.read_image(source, views.min_side)
-    seed = int(content[:12], 16)
-    if isinstance(views, Preprocessing):
-        few = replace(views, views=tuple(views.views[i] for i in columns))
-        return few.make_views(image, seed)
-    return choose_views(partial(views.make_views, image), seed, columns)
-
-
-def choose_views(
-    make: Callable[[int], list[np.ndarray]], seed: int, columns: Sequence[int]
-) -> list[np.ndarray]:
-    """Make all views and return some."""
-    made = make(seed)
-    return [made[i] for i in columns]
+        where = () if crop == "whole" else (self.zoom, CROPS[crop])
+        return reading.to_float(reading.cut_square(image, size, *where))
 
 
 def apply_first(counterfactual: str, views: Sequence[View]) -> tuple[View, ...]:
@@ -177,19 +131,29 @@ def apply_first(counterfactual: str, views: Sequence[View]) -> tuple[View, ...]:
     )
 
 
+def make_batch(paths: Iterable[Path | str], size: int = IMAGE_SIZE) -> np.ndarray:
+    """Return what the network is shown of some pictures, dark borders cut off.
+
+    Returns
+    -------
+    ndarray of shape (n_images, size, size, 3), float32
+        RGB in [0, 1].
+    """
+    shown = Preprocessing((View(size),), trim=True)
+    return np.stack([shown.make_views(shown.read(Path(path)))[0] for path in paths])
+
+
+def recolour(image: np.ndarray, steps: str) -> np.ndarray:
+    """Return a float32 picture (..., h, w, 3) in the colours of a `View`."""
+    for step in steps.split(">"):
+        if step != "as_is":
+            image = colour.COUNTERFACTUALS[step](image)
+    return image
+
+
 def _chain(first: str, then: str) -> str:
     if then == "as_is":
         return first
     if then == "grey" and first in colour.LUMA_KEEPING:
         return then
     return f"{first}>{then}"
-
-
-def _colour(image: np.ndarray, steps: str, seed: int) -> np.ndarray:
-    for step in steps.split(">"):
-        if step.startswith("random:"):
-            copy = int(step.removeprefix("random:"))
-            image = colour.randomise_colour(image[None], copy, indices=[seed])[0]
-        elif step != "as_is":
-            image = colour.COUNTERFACTUALS[step](image)
-    return image

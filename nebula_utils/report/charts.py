@@ -393,7 +393,7 @@ def plot_group_recall(
 
 
 def plot_dose_response(response: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw P(dark) against the extinction, the median and half of the scenes.
+    """Draw P(dark) against the extinction, the median and half of the pictures.
 
     Parameters
     ----------
@@ -419,7 +419,7 @@ def plot_dose_response(response: pd.DataFrame, ax: Axes | None = None) -> Axes:
         xlim=(0, 1.35 * response["a_v"].max()),
     )
     ax.spines[["top", "right"]].set_visible(False)
-    about = f"{response['scene'].nunique()} simulated fields, only the dust changes"
+    about = f"{response['nebula'].nunique()} emission nebulae, only the dust changes"
     return write_title(ax, describe_response(response), about)
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from nebula_utils.bias.dust_response import FIRST_SEED
 from nebula_utils.catalogue.frame import annotate, read_frame, read_outlines
 from nebula_utils.catalogue.place import NoPlaceError
 from nebula_utils.catalogue.table import resolve
@@ -274,26 +273,25 @@ def plot_held_out(
 def plot_dust_gallery(
     manifest: pd.DataFrame, n: int = 5, random_state: int = 3
 ) -> np.ndarray:
-    """Draw real dark nebulae above simulated ones, and those above the same without.
+    """Draw real dark nebulae, simulated ones before emission, and those without dust.
 
     Returns
     -------
     ndarray of Axes, shape (3, n)
     """
-    real = choose_examples(manifest[manifest["label"] == "dark"], n, random_state)
     axes = make_grid(3, n, (1.7, 1.9))
     for ax in axes.flat:
         ax.set_axis_off()
+    real, behind = (
+        choose_examples(manifest[manifest["label"] == label], n, random_state)
+        for label in ("dark", "emission")
+    )
     for ax, row in zip(axes[0], real.to_dict("records"), strict=False):
         _draw_picture(ax, _read_square(row), row, "a real one")
-    skies = list(dust.SKIES)
-    for i, column in enumerate(axes[1:].T):
-        sky = skies[i % len(skies)]
-        seed = FIRST_SEED + random_state + i
-        pair = dust.simulate_dark_nebula(None, seed, shape=(SIDE, SIDE), sky=sky)
-        for ax, shown, text in zip(column, pair, ("with dust", "without"), strict=True):
-            ax.imshow(shown)
-            ax.set_title(f"simulated, {sky}: {text}", fontsize=7)
+    for i, row in enumerate(behind.to_dict("records")):
+        dusty, _ = dust.simulate_dark_nebula(reading.to_float(_read_square(row)), i)
+        _draw_picture(axes[1, i], dusty, row, "behind simulated dust")
+        _draw_picture(axes[2, i], _read_square(row), row, "without it")
     return axes
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from nebula_utils.config import OTHER
 from nebula_utils.counterfactuals import colour, framing
 from nebula_utils.dataset.manifest import Dataset
-from nebula_utils.features.augmentation import DustyCrops
+from nebula_utils.features.augmentation import N_COLOURS, DustyCrops
 from nebula_utils.images import reading
 from nebula_utils.training.fitting import PICTURE, Samples, compute_sample_weight
 
@@ -124,9 +124,9 @@ def _read_square(path: Path) -> np.ndarray:
 
 
 def _add_dust(path: Path, n: int, seed: int) -> np.ndarray:
-    crops = DustyCrops(n, SIDE, ("as_is",))  # colours come later
-    image = reading.read_image(path, crops.min_side)
-    return reading.to_uint8(np.stack(crops.make_views(image, seed)))
+    crops = DustyCrops(n, SIDE)
+    views = crops.make_views(reading.read_image(path, crops.min_side), seed)
+    return reading.to_uint8(np.stack(views[::N_COLOURS]))  # colours come later
 
 
 def _frame(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nebula_utils.config import RANDOM_STATE
-from nebula_utils.features.quiet import import_tensorflow
+from nebula_utils.features.engines import import_tensorflow
 from nebula_utils.training.fitting import fit_head
 from nebula_utils.training.heads import LinearHead, make_linear_head
 from nebula_utils.training.study import Study, make_splits

@@ -20,12 +20,11 @@ from nebula_utils.config import DEFAULT_BACKBONE, RANDOM_STATE, cache_dir
 from nebula_utils.dataset.manifest import Dataset
 from nebula_utils.errors import BackboneError
 from nebula_utils.features.backbone import resolve_backbone
-from nebula_utils.features.quiet import import_tensorflow
+from nebula_utils.features.engines import import_tensorflow, load_module
 from nebula_utils.features.weights import (
     STRIDES,
     compute_weights_sha256,
     export_feature_vector,
-    load_module,
     write_whole_folder,
 )
 from nebula_utils.files import DAMAGED, make_key, write_atomic

@@ -293,7 +293,7 @@ def expand_paths(given: Iterable[str], listed: Iterable[str]) -> Iterator[str]:
             lines = (line.rstrip("\r\n") for line in listed)
             yield from expand_paths((line for line in lines if line not in "-"), ())
         elif Path(path).is_dir():
-            from nebula_utils.features.extraction import list_pictures
+            from nebula_utils.features.survey import list_pictures
 
             yield from map(str, list_pictures(Path(path)) or [path])
         else:

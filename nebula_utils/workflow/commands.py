@@ -283,7 +283,7 @@ def do_extract(args: argparse.Namespace) -> int:
         raise SourceError(f"{args.images} does not exist")
     if args.workers and not args.scheduler:  # would silently do nothing
         raise ClusterError("--workers only goes with --scheduler")
-    from nebula_utils.features.extraction import extract_to_npz
+    from nebula_utils.features.survey import extract_to_npz
 
     how = (args.backbone, args.engine, args.scheduler, args.workers, args.store)
     unusable = extract_to_npz(args.images, args.out, *how)

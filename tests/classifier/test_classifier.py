@@ -12,7 +12,7 @@ from PIL import Image
 from nebula_utils.classifier import rendering
 from nebula_utils.classifier.classifier import Classifier, load_classifier
 from nebula_utils.config import CLASS_NAMES, NEBULA_TYPES
-from nebula_utils.counterfactuals.flips import Shift
+from nebula_utils.counterfactuals.colour import Shift
 from nebula_utils.errors import ImageError, ModelError
 from nebula_utils.images.reading import to_float
 from nebula_utils.training.heads import make_linear_head

@@ -63,23 +63,11 @@ def test_the_sky_around_matches_the_picture():
     assert np.abs(joint - (40, 20, 30)).max() <= 4
 
 
-def test_random_framings_depend_on_their_seed_only():
-    """Equal seeds give equal pixels, others do not; a generator goes on."""
-    picture = make_picture()
-    first = framing.frame_at_random(picture, 64, 1)
-    assert np.array_equal(first, framing.frame_at_random(picture, 64, 1))
-    assert not np.array_equal(first, framing.frame_at_random(picture, 64, 2))
-    rng = np.random.default_rng(1)
-    assert np.array_equal(first, framing.frame_at_random(picture, 64, rng))
-    assert not np.array_equal(first, framing.frame_at_random(picture, 64, rng))
-
-
 def test_a_black_and_a_small_picture_are_framed_too():
     """Nothing divides by zero, and 16 px are enough."""
     for picture in (np.zeros((16, 16, 3), np.uint8), np.full((20, 30, 3), 255, "u1")):
         for frame in framing.FRAMINGS.values():
             assert frame(picture, size=32).shape == (32, 32, 3)
-        assert framing.frame_at_random(picture, 32, 0).shape == (32, 32, 3)
 
 
 def test_cut_square_stays_inside():

@@ -15,7 +15,7 @@ from nebula_utils.features.backbone import (
     load_backbone,
     resolve_backbone,
 )
-from nebula_utils.features.quiet import import_tensorflow
+from nebula_utils.features.engines import import_tensorflow
 from nebula_utils.features.views import Preprocessing, View
 from nebula_utils.features.weights import fetch_frozen_graph
 from nebula_utils.images.reading import read_image

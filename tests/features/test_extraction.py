@@ -1,17 +1,18 @@
 """Embeddings: one decode, views as asked, and a cache that is never wrong."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nebula_utils import files
 from nebula_utils.errors import CacheError
-from nebula_utils.features import extraction, views
+from nebula_utils.features import extraction
 from nebula_utils.features.augmentation import RandomCrops
-from nebula_utils.features.extraction import extract_features
-from nebula_utils.features.store import FeatureStore
+from nebula_utils.features.extraction import FeatureStore, extract_features
 from nebula_utils.features.views import Preprocessing, View
+from nebula_utils.images import reading
 
 TWO_VIEWS = Preprocessing((View(64), View(64, "centre", "grey")))
 
@@ -80,7 +81,7 @@ def test_a_view_may_be_asked_for_twice(manifest, backbone, tmp_cache):
 
 
 def _find_folder(backbone, views):
-    return FeatureStore(extraction._make_parts(backbone, views)).folder
+    return Path(FeatureStore(extraction._make_parts(backbone, views)).folder)
 
 
 def test_whatever_decides_an_embedding_is_in_its_key(backbone, tmp_cache, monkeypatch):
@@ -117,7 +118,7 @@ def test_unusable_files_are_named_and_left_out(
     assert found.kept.tolist() == [0, 3]
     assert set(found.failed) == {1, 2}
     assert "no such file" in found.failed[1] and "not an image" in found.failed[2]
-    monkeypatch.setattr(views.reading, "read_image", None)  # not decoded again
+    monkeypatch.setattr(reading, "read_image", None)  # not decoded again
     assert extract_features(paths, backbone, TWO_VIEWS).failed == found.failed
 
 

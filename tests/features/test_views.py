@@ -30,15 +30,6 @@ def test_colour_steps_are_taken_in_order():
     np.testing.assert_allclose(both, grey, atol=1e-4)
 
 
-def test_random_colours_depend_on_picture_and_copy_only():
-    """The same picture gives the same copies; copies differ among each other."""
-    image = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
-    recipe = Preprocessing((View(32, colour="random:0"), View(32, colour="random:1")))
-    first, again = recipe.make_views(image, 5), recipe.make_views(image, 5)
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first[0], first[1])
-
-
 def test_a_framing_comes_before_the_crop():
     """A view is cut from what the framing gives, which is as large as crops need it."""
     image = np.random.default_rng(0).integers(0, 255, (90, 60, 3), np.uint8)

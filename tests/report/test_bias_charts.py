@@ -19,13 +19,13 @@ def close_figures():
 
 
 def respond(*p_dark):
-    """Return the response of one head to growing dust in two scenes."""
+    """Return the response of one head to growing dust before two nebulae."""
     rows = [
-        ("plain", "as it is", scene, float(dose), p)
-        for scene in range(2)
+        ("plain", "as it is", nebula, float(dose), p)
+        for nebula in "ab"
         for dose, p in enumerate(p_dark)
     ]
-    return pd.DataFrame(rows, columns=["head", "colour", "scene", "a_v", "p_dark"])
+    return pd.DataFrame(rows, columns=["head", "colour", "nebula", "a_v", "p_dark"])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import pytest
 from nebula_utils.dataset.manifest import Dataset, make_dataset
 from nebula_utils.errors import BackboneError, CacheError
 from nebula_utils.features.backbone import load_backbone
-from nebula_utils.features.weights import export_feature_vector, load_module
+from nebula_utils.features.engines import load_module
+from nebula_utils.features.weights import export_feature_vector
 from nebula_utils.training import batches, finetune, load_head
 
 CHANNELS = (8, 8, 16, 16, 16, 16, 32, 32, 32, 32, 32, 32, 64, 64)

@@ -23,7 +23,7 @@ def test_extract_lists_what_it_left_out(fake_module, capsys, tmp_path):
         calls.append(given)
         return [("bad.jpg", "truncated")]
 
-    fake_module("features.extraction", extract_to_npz=extract)
+    fake_module("features.survey", extract_to_npz=extract)
     out = tmp_path / "f.npz"
     words = ["extract", str(tmp_path), "--out", str(out), "--engine", "fast"]
     assert cli.main(words) == 1

@@ -100,7 +100,7 @@ def test_misspelt_parameter_is_refused():
 @pytest.fixture(scope="module")
 def tiny_backbone(tmp_path_factory):
     """Write a TF-Hub module that takes pictures of any size: 4 × 4 colours."""
-    from nebula_utils.features.quiet import import_tensorflow
+    from nebula_utils.features.engines import import_tensorflow
 
     tf = import_tensorflow()
     pictures = tf.TensorSpec([None, None, None, 3], tf.float32)

@@ -1,6 +1,5 @@
 """A network that worker processes can load: fast, and deadly on request."""
 
-import functools
 import os
 import signal
 import time
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from synthetic import FakeBackbone
 
-from nebula_utils.features import cluster, extraction
+from nebula_utils.features import survey
 
 KILLING = (1.0, 0.0, 1.0)  # a picture that begins with magenta kills, see below
 
@@ -35,23 +34,15 @@ class DeadlyBackbone(FakeBackbone):
 
 
 def load(name: str, engine: str = "") -> DeadlyBackbone:
-    """Load a network that kills once for each file in folder ``name``."""
-    return DeadlyBackbone(Path(name) if Path(name).is_dir() else None)
+    """Load a network that kills once for each file in folder ``name``, or another."""
+    if name == "other":
+        network = DeadlyBackbone(None)
+        network.sha256 = f"{os.getpid()}"  # another fingerprint in every process
+        return network
+    folder = Path(name) if Path(name).is_dir() else None
+    return DeadlyBackbone(folder, seconds=0.1 if name == "slow" else 0)
 
 
-def load_slow(name: str, engine: str = "") -> DeadlyBackbone:
-    """Load a network that leaves time for accidents."""
-    return DeadlyBackbone(None, seconds=0.1)
-
-
-def load_other(name: str, engine: str = "") -> DeadlyBackbone:
-    """Load a network whose fingerprint differs in every process."""
-    backbone = DeadlyBackbone(None)
-    backbone.sha256 = f"{os.getpid()}"
-    return backbone
-
-
-def install() -> None:
-    """Let this process and the workers it starts use the network of these tests."""
-    extraction.load_backbone = load
-    cluster.fill_store = functools.partial(cluster.fill_store, load=load)
+def dask_setup(worker: object) -> None:
+    """Let this process use the network of these tests; Dask's workers call it."""
+    survey.load_backbone = load

@@ -1,6 +1,5 @@
 """A cluster gives what one machine gives, whatever happens to workers and pictures."""
 
-import functools
 import os
 import shutil
 import signal
@@ -11,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-import cluster_backbone
+import fake_workers
 import fsspec
 import numpy as np
 import pytest
@@ -19,7 +18,10 @@ from PIL import Image
 
 from nebula_utils.config import DEFAULT_BACKBONE, REPOSITORY
 from nebula_utils.errors import BackboneError, ClusterError, SourceError
-from nebula_utils.features import backbone, cluster, extraction, views
+from nebula_utils.features import extraction, survey
+from nebula_utils.features.backbone import load_backbone
+from nebula_utils.features.engines import FLOAT32
+from nebula_utils.images import reading
 from nebula_utils.workflow import cli
 
 dask = pytest.importorskip("dask")
@@ -27,6 +29,7 @@ distributed = pytest.importorskip("distributed")
 
 PICTURES = 21  # not a multiple of the tasks' size
 TASK_SIZE = 4
+PRELOAD = {"distributed.worker.preload": ["fake_workers"]}
 
 
 @pytest.fixture
@@ -49,6 +52,7 @@ def running():
     settings = {  # one death less to wait for, and this process left as it is
         "distributed.scheduler.allowed-failures": 1,
         "distributed.nanny.pre-spawn-environ": {},
+        **PRELOAD,
     }
     with (
         dask.config.set(settings),
@@ -61,12 +65,11 @@ def running():
 
 @pytest.fixture(autouse=True)
 def fake_network(monkeypatch, tmp_cache):
-    """Let this machine and all workers use the tests' network, on small tasks."""
-    fill = functools.partial(
-        cluster.fill_store, load=cluster_backbone.load, task_size=TASK_SIZE
-    )
-    monkeypatch.setattr(cluster, "fill_store", fill)
-    monkeypatch.setattr(extraction, "load_backbone", cluster_backbone.load)
+    """Let this machine use the tests' network, as workers do, on small tasks."""
+    monkeypatch.setattr(survey, "load_backbone", fake_workers.load)
+    monkeypatch.setattr(survey, "TASK_SIZE", TASK_SIZE)
+    with dask.config.set(PRELOAD):
+        yield
 
 
 @pytest.fixture
@@ -82,15 +85,10 @@ def _draw(colour):
     return picture
 
 
-def _extract(folder, scheduler, name="fake", store=None, **options):
+def _extract(folder, scheduler, name="fake", store=None):
     out = folder.parent / f"{scheduler and 'found'}.npz"
-    if options:
-        fill = functools.partial(cluster.fill_store, **options)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cluster, "fill_store", fill)
-            return _extract(folder, scheduler, name, store)
     store = store or str(folder.parent / "store")
-    left_out = extraction.extract_to_npz(
+    left_out = survey.extract_to_npz(
         folder, out, name, scheduler=scheduler, store=store
     )
     return out, left_out
@@ -168,16 +166,16 @@ def test_the_store_is_the_cache_of_one_machine(folder, running, monkeypatch):
     """What workers embedded is found without a cluster, and no picture is decoded."""
     cache = str(folder.parent / "cache" / "features")
     found, left_out = _extract(folder, running, store=cache)
-    monkeypatch.setattr(views.reading, "read_image", None)
+    monkeypatch.setattr(reading, "read_image", None)
     out = folder.parent / "alone.npz"
-    assert extraction.extract_to_npz(folder, out, "fake") == left_out
+    assert survey.extract_to_npz(folder, out, "fake") == left_out
     assert out.read_bytes() == found.read_bytes()
 
 
 def test_other_weights_on_a_worker_are_refused(folder, running):
     """Rows of two networks must never stand in one file."""
     with pytest.raises(BackboneError, match="install the same version and weights"):
-        _extract(folder, running, load=cluster_backbone.load_other)
+        _extract(folder, running, "other")
 
 
 def test_no_usable_picture_is_an_error(tmp_path, running):
@@ -187,33 +185,29 @@ def test_no_usable_picture_is_an_error(tmp_path, running):
         _extract(tmp_path / "manifest.csv", running)
 
 
-def test_a_lost_scheduler_is_found_again(folder, expected, monkeypatch):
-    """The scheduler dies in mid-run and is started again at the same address."""
-    said = []
-    monkeypatch.setattr(cluster.log, "warning", lambda text, *_: said.append(text))
+def test_a_lost_scheduler_costs_no_result(folder, expected):
+    """It is said what to do, and a new one gets the rest only."""
     port = _find_free_port()
-    first = _start_scheduler(port)
-    started = []
+    scheduler, address = _start_scheduler(port), f"tcp://127.0.0.1:{port}"
 
-    def restart():
+    def kill():
         while not _list_shards(folder):
             time.sleep(0.02)
-        os.kill(first.pid, signal.SIGKILL)
-        first.wait()
-        started.append(_start_scheduler(port))
+        os.kill(scheduler.pid, signal.SIGKILL)
 
-    thread = threading.Thread(target=restart)
+    thread = threading.Thread(target=kill)
     thread.start()
     try:
-        address = f"tcp://127.0.0.1:{port}"
-        out, _ = _extract(folder, address, load=cluster_backbone.load_slow, task_size=2)
-        assert said == ["the scheduler was lost (%s): looking for it"]
-        assert out.read_bytes() == expected[0].read_bytes()
+        with pytest.raises(ClusterError, match="was lost .*; what is done stays"):
+            _extract(folder, address, "slow")
     finally:
         thread.join()
-        for process in [first, *started]:
-            process.kill()
-            process.wait()
+        scheduler.kill()
+        scheduler.wait()
+    before = _list_shards(folder)
+    out, _ = _extract(folder, "local", "slow")
+    assert before.items() <= _list_shards(folder).items()
+    assert out.read_bytes() == expected[0].read_bytes()
 
 
 def test_an_unreachable_scheduler_is_an_error(folder, monkeypatch):
@@ -237,11 +231,9 @@ def test_store_and_pictures_may_lie_in_an_object_store(tmp_path):
     Image.linear_gradient("L").save(tmp_path / "grey.png")
     memory.pipe_file("/sky/grey.png", (tmp_path / "grey.png").read_bytes())
     paths = ["memory://sky/grey.png", "memory://sky/no.png"]
-    network = cluster_backbone.load("fake")
-    job = cluster.Job(
-        ("fake",), network.sha256, "memory://sky/store", cluster_backbone.load
-    )
-    hashes = cluster.embed_shard(paths, job)
+    network = fake_workers.load("fake")
+    given = paths, ("fake", "float32", network.sha256), "memory://sky/store"
+    hashes = survey.embed_shard(*given)
     assert hashes[1] == {1: "no such file: check its name and folder"}
     (shard,) = memory.find("/sky/store")
     found = extraction.extract_features(
@@ -251,7 +243,7 @@ def test_store_and_pictures_may_lie_in_an_object_store(tmp_path):
     np.testing.assert_array_equal(found.X, local.X)
     assert found.failed == hashes[1]
     memory.pipe_file(shard, memory.cat_file(shard)[:-9])
-    assert cluster.embed_shard(paths, job) == hashes
+    assert survey.embed_shard(*given) == hashes
     assert memory.size(shard) > 100
 
 
@@ -269,7 +261,7 @@ def test_the_example_of_the_documentation_runs(folder, expected):
     """On a LocalCluster of two processes, but with the tests' network."""
     text = (REPOSITORY / "docs" / "cluster.md").read_text("utf-8")
     example = text.split("```python\n")[1].split("```")[0]
-    fake = "import cluster_backbone\n\ncluster_backbone.install()\n"
+    fake = "import fake_workers\n\nfake_workers.dask_setup(None)\n"
     code = fake + example.replace("my_pictures", str(folder))
     (folder.parent / "example.py").write_text(code)
     done = subprocess.run(
@@ -299,11 +291,12 @@ def test_the_real_network_gives_the_same_bits(textures, tmp_path, monkeypatch):
     """Though a worker has another number of threads."""
     monkeypatch.undo()
     pictures = sorted(textures.glob("m4*.png"))[:5]
-    network = backbone.load_backbone()
+    network = load_backbone()
     here, there = str(tmp_path / "here"), str(tmp_path / "there")
     alone = extraction.extract_features(pictures, network, store=here)
-    cluster.fill_store(pictures, network, (DEFAULT_BACKBONE,), n_workers=2, store=there)
-    monkeypatch.setattr(views.reading, "read_image", None)
+    wanted = DEFAULT_BACKBONE, FLOAT32, network.sha256
+    survey.fill_store(pictures, wanted, n_workers=2, store=there)
+    monkeypatch.setattr(reading, "read_image", None)
     found = extraction.extract_features(pictures, network, store=there)
     np.testing.assert_array_equal(found.X, alone.X)
 
@@ -316,7 +309,8 @@ def _find_free_port():
 
 def _start_scheduler(port):
     code = (
-        "import time, distributed\n"
+        "import time, distributed, fake_workers\n"
+        "fake_workers.dask_setup(None)\n"
         "if __name__ == '__main__':\n"
         f"    local = distributed.LocalCluster(n_workers=1, scheduler_port={port},\n"
         "        threads_per_worker=1, dashboard_address=None, processes=False,\n"
