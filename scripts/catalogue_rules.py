@@ -46,7 +46,8 @@ def angle(a: Record | Place, b: Record | Place) -> float:
     half_ra = math.radians(a.ra_deg - b.ra_deg) / 2
     h = math.sin((dec_a - dec_b) / 2) ** 2
     h += math.cos(dec_a) * math.cos(dec_b) * math.sin(half_ra) ** 2
-    return math.degrees(2 * math.asin(min(1.0, math.sqrt(h)))) * 60
+    half = math.asin(min(math.sqrt(h), 1.0))  # in this order NaN stays
+    return math.degrees(2 * half) * 60
 
 
 def agree(a: Record | Place, b: Record | Place) -> bool:

@@ -316,8 +316,8 @@ def _read_cederblad(row: dict[str, str]) -> str | None:
 
 def _tidy_usual(name: str) -> str:
     """Return a name of Green's or Acker's list as people write it."""
-    if name.startswith("("):  # Green's brackets: a part of the remnant only
-        return ""
+    if re.fullmatch(r"\(.*\)", name):  # Green's brackets: only a part of what it names
+        name = name[1:-1]
     if re.fullmatch(r"S\d{3}", name):  # Simeis, not Sharpless
         return f"Simeis {name[1:]}"
     return re.sub(r"\s+", " ", name.replace("--", "")).replace("- ", "-").strip()

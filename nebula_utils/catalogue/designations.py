@@ -36,7 +36,7 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     (r"(?:pn )?a(?:bell)? ?66[ -]0*(\d{1,2})", "Abell {0}"),
     (r"(?:pn )?a(?:bell)?[ -]?0*(\d{1,2})", "Abell {0}"),
     (rf"(?:pn )?pk ?{_L} ?([+-]) ?{_B} ?[.#] ?0*(\d{{1,2}})", "PK {0}{1}{2}.{3}"),
-    (rf"pn ?g ?{_L}\.(\d) ?([+-]) ?{_B}\.(\d)", "PN G{0}.{1}{2}{3}.{4}"),
+    (rf"pn ?g? ?{_L}\.(\d) ?([+-]) ?{_B}\.(\d)", "PN G{0}.{1}{2}{3}.{4}"),
     (rf"(?:snr ?)?g? ?{_L}\.(\d+) ?([+-]) ?{_B}\.(\d+)", "SNR G{0}.{1}{2}{3}.{4}"),
     (r"cb ?0*(\d{1,3})", "CB {0}"),
     (r"sl ?0*(\d{1,2})", "SL {0}"),
@@ -47,7 +47,7 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     (r"(?:mz|menzel) ?0*(\d)", "Mz {0}"),
     (r"(?:k|kohoutek) ?([1-7]) ?- ?0*(\d{1,2})", "K {0}-{1}"),
     (r"(?:j|jonckheere|jonckere) ?900", "J 900"),
-    (r"(?:simeis|sim) ?0*(\d{1,3})", "Simeis {0}"),
+    (r"(?:simei[sz]|sim) ?0*(\d{1,3})", "Simeis {0}"),
     (r"(?:wr|wolf-rayet) ?0*(\d{1,3})([a-z]?)", "WR {0}{1}"),
     (r"(?:w|westerhout) ?([1-9]\d?)", "Westerhout {0}"),
     (r"(?:afgl|rafgl|crl) ?0*(\d{2,5})", "AFGL {0}"),
@@ -262,6 +262,8 @@ def explain(name: str) -> str:
         last = _LAST.get(catalogue)
         if last and digits.isdigit() and not 0 < int(digits) <= last:
             return f"there is no {number}, the last one is {catalogue} {last}"
+        if catalogue == "LBN":  # see data/README.md
+            return "it is in Lynds' list only, which doesn't tell the type of a nebula"
         kind = "a star" if part in _STARS else _KINDS.get(_read_openngc(part, number))
         if kind:
             return f"it is {kind}, not a nebula"

@@ -4,7 +4,7 @@ import csv
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,31 +49,16 @@ N_SUGGESTIONS = 5
 
 @dataclass(frozen=True)
 class Nebula:
-    """One nebula of the catalogue.
+    """One nebula of the catalogue."""
 
-    Attributes
-    ----------
-    name : str
-        The canonical name, e.g. "NGC 1952".
-    type : str
-        One of ``config.NEBULA_TYPES``.
-    aliases : tuple of str
-        All other names, common names first.
-    ra_deg, dec_deg : float
-        ICRS position in degrees, right ascension in [0, 360).
-    size_arcmin : float or None
-        Largest diameter in arcminutes; None if no source gives one.
-    constellation : str
-        IAU abbreviation, e.g. "Tau".
-    """
-
-    name: str
-    type: str
-    aliases: tuple[str, ...]
-    ra_deg: float
+    name: str  # canonical, e.g. "NGC 1952"
+    type: str  # one of ``config.NEBULA_TYPES``
+    ra_deg: float  # ICRS, in [0, 360)
     dec_deg: float
-    size_arcmin: float | None
-    constellation: str
+    size_arcmin: float | None  # largest diameter; None if no source gives one
+    aliases: tuple[str, ...]  # all other names, common names first
+    constellation: str  # IAU abbreviation, e.g. "Tau"
+    sources: tuple[str, ...] = ()  # that know it, as data/README.md names them
 
 
 class UnknownNameError(CatalogueError):
@@ -85,12 +70,7 @@ class UnknownNameError(CatalogueError):
 
 
 def read_catalogue(path: Path | None = None) -> "pd.DataFrame":
-    """Read and check the table of nebulae.
-
-    Parameters
-    ----------
-    path : Path, optional
-        A table like data/catalogue.csv, which is the default.
+    """Read and check the table of nebulae, by default data/catalogue.csv.
 
     Returns
     -------
@@ -113,12 +93,7 @@ def read_catalogue(path: Path | None = None) -> "pd.DataFrame":
 
 
 def read_conflicts(path: Path | None = None) -> "pd.DataFrame":
-    """Read the list of what the sources of the catalogue disagree on.
-
-    Parameters
-    ----------
-    path : Path, optional
-        A table like data/catalogue_conflicts.csv, which is the default.
+    """Read what the sources disagree on, by default data/catalogue_conflicts.csv.
 
     Returns
     -------
@@ -159,28 +134,25 @@ def _read_table(
 def resolve(name: str) -> Nebula:
     """Find a nebula by any of its names.
 
-    Parameters
-    ----------
-    name : str
-        E.g. "M 1", "ngc1952", "Sharpless 155", "thors helmet". A name that
-        several nebulae bear gives the best-known of them.
-
-    Returns
-    -------
-    Nebula
-        The nebula of that name.
+    E.g. "M 1", "ngc1952", "Sharpless 155", "thors helmet", "B 33 (Horsehead)". A name
+    that several nebulae bear gives the best-known of them.
 
     Raises
     ------
     UnknownNameError
         A CatalogueError, with up to five similar names as ``suggestions``.
     """
-    said = tidy(name)
-    if said.removeprefix("the ") in SHARED_WORDS:
-        raise _shared_name_error(name, said.removeprefix("the "))
-    nebula = find(name) or _find_by_parts(name)
-    if nebula is not None:
-        return nebula
+    return _look_up(name)[0]
+
+
+def _look_up(name: str) -> tuple[Nebula, str]:
+    """Return the nebula of a name, and which of its names it was."""
+    said = tidy(name).removeprefix("the ")
+    if said in SHARED_WORDS:
+        raise _shared_name_error(name, said)
+    key = name_key(name) if find(name) else _find_key_by_parts(name)
+    if key:
+        return _index()[key], _spellings()[key]
     reason = explain(name)
     suggestions = [] if reason.startswith("it is") else suggest(name)
     hint = f"; did you mean {', '.join(suggestions)}?" if suggestions else ""
@@ -189,30 +161,32 @@ def resolve(name: str) -> Nebula:
     raise UnknownNameError(message, suggestions)
 
 
-def _find_by_parts(name: str) -> Nebula | None:
-    """Find what "M 1 (Crab Nebula)" means, if its parts agree."""
+def _find_key_by_parts(name: str) -> str:
+    """Find what "M 1 (Crab Nebula)" means, if its parts agree; else ""."""
     if len(name) > MAX_NAME_LENGTH:
-        return None
+        return ""
     parts = split_name(name)
-    found = {part: find(part) or find(translate(part) or "") for part in parts}
+    keys = {
+        part: name_key(part if find(part) else translate(part) or "") for part in parts
+    }
+    found = {part: _index().get(key) for part, key in keys.items()}
     numbers = [part for part in parts if canonical(part)]
-    if not all(found[part] for part in numbers):
-        return None
-    ranked = [nebula for part in numbers + parts if (nebula := found[part])]
-    if not ranked or not (numbers or len(parts) == 1):
-        return None
-    first = ranked[0]
-    keys = [name_key(other) for other in (first.name, *first.aliases)]
+    ranked = [part for part in numbers + parts if found[part]]
+    if not all(found[part] for part in numbers) or not ranked:
+        return ""
+    if not numbers and len(parts) > 1:
+        return ""
+    first = found[ranked[0]]
+    assert first is not None
+    known = [name_key(other) for other in (first.name, *first.aliases)]
     for part, nebula in found.items():
-        said = name_key(translate(part) or part)
-        agrees = nebula in (None, first) or any(said in k for k in keys)
-        if nebula and not agrees:
+        if nebula not in (None, first) and not any(keys[part] in key for key in known):
             raise UnknownNameError(
                 f"{name_for_message(name)} names two nebulae: {first.name} and "
                 f"{nebula.name}; look them up one by one",
                 [first.name, nebula.name],
             )
-    return first
+    return keys[ranked[0]]
 
 
 def _shared_name_error(name: str, word: str) -> UnknownNameError:
@@ -232,38 +206,13 @@ def _shared_name_error(name: str, word: str) -> UnknownNameError:
 
 
 def find(name: str) -> Nebula | None:
-    """Find a nebula by any of its names, without advice where there is none.
-
-    Parameters
-    ----------
-    name : str
-        As in `resolve`, which costs more where a name is unknown.
-
-    Returns
-    -------
-    Nebula or None
-        The nebula of that name, if there is one.
-    """
+    """Find a nebula by one of its names, without advice where there is none."""
     key = name_key(name) if len(name) <= MAX_NAME_LENGTH else ""
     return _index().get(key) if key else None
 
 
 def suggest(name: str, n: int = N_SUGGESTIONS) -> list[str]:
-    """Return names of the catalogue that are like a given one.
-
-    Parameters
-    ----------
-    name : str
-        A name that may be misspelt.
-    n : int, default=5
-        The largest number of suggestions.
-
-    Returns
-    -------
-    list of str
-        Names as the catalogue spells them, the most similar first, one a
-        nebula; empty if nothing is similar.
-    """
+    """Return up to ``n`` names that a misspelt one may mean, one a nebula."""
     key = name_key(name)
     if not key or len(name) > MAX_NAME_LENGTH:
         return []
@@ -323,42 +272,32 @@ def match_position(
 
 
 def as_record(query: str) -> dict:
-    """Return the answer to a look-up as one JSON-able dictionary.
-
-    Parameters
-    ----------
-    query : str
-        Any name.
+    """Return the answer to a look-up by name as one JSON-able dictionary.
 
     Returns
     -------
     dict
-        ``query``, ``name``, ``type``, ``ra_deg``, ``dec_deg``, ``size_arcmin``
-        (None if unknown) and ``aliases``; or ``query``, ``error`` and
-        ``suggestions``.
+        As `describe` gives it, and ``matched``, the name that was found; or ``query``,
+        ``error`` and ``suggestions``.
     """
     try:
-        nebula = resolve(query)
+        nebula, matched = _look_up(query)
     except UnknownNameError as error:
-        return {
-            "query": query,
-            "error": str(error),
-            "suggestions": error.suggestions,
-        }
-    return describe(query, nebula)
+        return dict(query=query, error=str(error), suggestions=error.suggestions)
+    return describe(query, nebula) | {"matched": matched}
 
 
 def describe(query: str, nebula: Nebula) -> dict:
-    """Return a nebula as `as_record` answers a query with it."""
-    return {
-        "query": query,
-        "name": nebula.name,
-        "type": nebula.type,
-        "ra_deg": nebula.ra_deg,
-        "dec_deg": nebula.dec_deg,
-        "size_arcmin": nebula.size_arcmin,
-        "aliases": list(nebula.aliases),
-    }
+    """Return a nebula as the JSON-able answer to a query.
+
+    Returns
+    -------
+    dict
+        ``query`` and the fields of `Nebula`; ``conflicts``, what its sources disagree
+        on: a list of rows of data/catalogue_conflicts.csv.
+    """
+    conflicts = _conflicts().get(nebula.name, [])
+    return {"query": query} | asdict(nebula) | {"conflicts": conflicts}
 
 
 def name_for_message(name: str) -> str:
@@ -391,14 +330,24 @@ def _check(table: "pd.DataFrame", path: Path) -> None:
 
 @lru_cache(maxsize=1)
 def _nebulae() -> list[Nebula]:
-    path = config.DATA / "catalogue.csv"
+    return [_make_nebula(row) for row in _read_rows("catalogue.csv")]
+
+
+@lru_cache(maxsize=1)
+def _conflicts() -> dict[str, list[dict[str, str]]]:
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in _read_rows("catalogue_conflicts.csv"):
+        found.setdefault(row.pop("name"), []).append(row)
+    return found
+
+
+def _read_rows(file: str) -> list[dict[str, str]]:
+    path = config.DATA / file
     try:
         with open(path, encoding="utf-8", newline="") as stream:
-            return [_make_nebula(row) for row in csv.DictReader(stream)]
+            return list(csv.DictReader(stream))
     except FileNotFoundError as error:
         raise CatalogueError(f"{path} is missing: check it out again") from error
-    except (KeyError, ValueError) as error:
-        raise CatalogueError(f"{path} can't be read as a catalogue: {error}") from error
 
 
 def _make_nebula(row: dict[str, str]) -> Nebula:
@@ -406,11 +355,12 @@ def _make_nebula(row: dict[str, str]) -> Nebula:
     return Nebula(
         row["name"],
         row["type"],
-        tuple(filter(None, names)),
         float(row["ra_deg"]),
         float(row["dec_deg"]),
         float(row["size_arcmin"]) if row["size_arcmin"] else None,
+        tuple(filter(None, names)),
         row["constellation"],
+        tuple(row["source_names"].split("+")),
     )
 
 

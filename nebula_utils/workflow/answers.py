@@ -26,7 +26,10 @@ from nebula_utils.workflow.commands import argument, command
 logger = logging.getLogger(__name__)
 
 JSON = argument("--json", action="store_true", help="one JSON object a line")
-FORMS = {"csv": "as CSV", "json": "one JSON object a line", "votable": "as VOTable"}
+FORMS = {"csv": "as CSV", "json": "one JSON object a line"} | {
+    "votable": "as VOTable",
+    "ecsv": "as ECSV, astropy's CSV with units",
+}
 MODEL = argument(
     "--model",
     type=Path,
@@ -150,12 +153,17 @@ def do_list(args: argparse.Namespace) -> int:
 def _print_rows(rows: Any, form: str | None) -> None:
     if form == "csv":
         print(rows.to_csv(index=False, lineterminator="\n"), end="")
-    elif form == "votable":
+    elif form in ("votable", "ecsv"):
         from astropy.table import Table
 
-        text = io.BytesIO()
-        Table.from_pandas(rows).write(text, format="votable")
-        print(text.getvalue().decode("utf-8"), end="")
+        table = Table.from_pandas(rows)
+        for name in table.colnames:
+            unit = name.rpartition("_")[2]
+            table[name].unit = unit if unit in ("deg", "arcmin") else None
+        text = io.BytesIO() if form == "votable" else io.StringIO()
+        table.write(text, format="votable" if form == "votable" else "ascii.ecsv")
+        written = text.getvalue()
+        print(written if isinstance(written, str) else written.decode(), end="")
     else:
         for row in rows.to_dict("records"):
             for column in ("aliases", "common_names"):

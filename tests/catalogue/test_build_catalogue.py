@@ -1,5 +1,6 @@
 """The merge behind data/catalogue.csv, on a few made-up records."""
 
+import math
 import sys
 
 import pytest
@@ -9,6 +10,7 @@ from nebula_utils import config
 sys.path.insert(0, str(config.REPOSITORY / "scripts"))
 import build_catalogue
 import catalogue_merge
+import catalogue_rules
 from catalogue_sources import Record
 
 NAN = float("nan")
@@ -102,3 +104,11 @@ def test_choose_type(kinds, names, chosen):
 def test_choose_name(kind, names, chosen):
     """The canonical name follows the order of the catalogues."""
     assert build_catalogue.choose_name([record("hnsky", names, kind)], kind) == chosen
+
+
+def test_an_unknown_place_is_at_no_distance():
+    """A source without a place disagrees with none, and is no witness of one."""
+    somewhere = catalogue_rules.Place(83.6, 22.0, 6.0, 1, "green")
+    nowhere = somewhere._replace(ra_deg=NAN, dec_deg=NAN)
+    assert math.isnan(catalogue_rules.angle(somewhere, nowhere))
+    assert catalogue_rules.agree(somewhere, nowhere)

@@ -27,6 +27,7 @@ def test_name_as_people_write_it(row):
         ("M31 (Andromeda Galaxy)", "it is a galaxy", None),
         ("M 13", "it is a globular star cluster", None),
         ("Sirius", "it is a star", None),
+        ("LBN 114", "it is in Lynds' list only", None),
         ("NGC 9999", "there is no NGC 9999, the last one is NGC 7840", "NGC 1999"),
         ("Caldwell 110", "there is no Caldwell 110", "NGC 7635"),
         ("NGC 7000 (Crab Nebula)", "names two nebulae", "NGC 1952"),

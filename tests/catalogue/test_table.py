@@ -107,6 +107,8 @@ def test_conflicts_are_of_rows_in_the_catalogue(table):
     conflicts = catalogue.read_conflicts()
     assert set(conflicts["name"]) <= set(table["name"])
     assert set(conflicts["field"]) == {"type", "position", "size"}
+    assert not conflicts["rejected"].str.startswith("nan").any()
+    assert conflicts["field"].value_counts()["position"] == 728
 
 
 @pytest.mark.parametrize("content", [None, "", "name\nM 1\n"])
@@ -243,9 +245,17 @@ def test_match_position_refuses_no_place(place):
 def test_as_record_is_the_json_of_the_interface():
     """A hit and a miss have the keys that the command line promises."""
     hit = json.loads(json.dumps(catalogue.as_record("S155"), allow_nan=False))
-    assert list(hit) == ("query name type ra_deg dec_deg size_arcmin aliases".split())
+    promised = "query name type ra_deg dec_deg size_arcmin aliases".split()
+    assert list(hit) == [
+        *promised, "constellation", "sources", "conflicts", "matched"
+    ]  # fmt: skip
     assert (hit["name"], hit["type"], hit["size_arcmin"]) == ("Sh2-155", "emission", 50)
     assert "Cave Nebula" in hit["aliases"]
+    assert hit["constellation"] == "Cep" and "sharpless" in hit["sources"]
+    crab = catalogue.as_record("Messier 1 (Krebsnebel)")
+    assert crab["matched"] == "M 1"
+    assert {"size", "position", "type"} >= {row["field"] for row in crab["conflicts"]}
+    assert catalogue.as_record("krebsnebel")["matched"] == "Crab Nebula"
     miss = catalogue.as_record("no such thing")
     assert list(miss) == ["query", "error", "suggestions"]
 

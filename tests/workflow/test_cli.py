@@ -318,7 +318,7 @@ def test_look_ups_refuse_what_they_cannot_read(argv, message, capsys):
 
 
 def test_list_has_the_same_rows_in_every_form(capsys):
-    """Text, CSV, JSON and VOTable hold the dark nebulae that were asked for."""
+    """Text, CSV, JSON, VOTable and ECSV hold the dark nebulae that were asked for."""
     from astropy.table import Table
 
     asked = "list --type dark --constellation oph --min-size 10 --max-size 60".split()
@@ -331,6 +331,11 @@ def test_list_has_the_same_rows_in_every_form(capsys):
     assert cli.main([*asked, "--votable"]) == 0
     votable = Table.read(io.BytesIO(capsys.readouterr().out.encode()), format="votable")
     assert [r["name"] for r in rows] == names == list(votable["name"])
+    assert cli.main([*asked, "--ecsv"]) == 0
+    ecsv = Table.read(capsys.readouterr().out, format="ascii.ecsv")
+    assert names == list(ecsv["name"])
+    for table in (votable, ecsv):
+        assert str(table["size_arcmin"].unit) == "arcmin"
     assert len(lines) == len(names) > 50
     assert {r["type"] for r in rows} == {"dark"}
     assert {r["constellation"] for r in rows} == {"Oph"}
