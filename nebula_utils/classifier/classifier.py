@@ -281,17 +281,12 @@ class Classifier:
             # Not kept: they are most of what a waiting page would hold in memory.
             file = self.folder / PICTURES[0]
             thumbnails = _load_arrays(file, ("thumbnails",))["thumbnails"]
-        return tuple(
-            Neighbour(
-                str(stored["nebula"][i]),
-                str(stored["label"][i]),
-                str(stored["credit"][i]),
-                str(stored["licence"][i]),
-                _round(similarity[i]),
-                thumbnails[i].copy() if stored["may_show"][i] else None,
-            )
-            for i in nearest
-        ), is_same
+        found = []
+        for i in nearest:
+            said = [str(stored[name][i]) for name in Neighbour._fields[:4]]
+            shown = thumbnails[i].copy() if stored["may_show"][i] else None
+            found.append(Neighbour._make([*said, _round(similarity[i]), shown]))
+        return tuple(found), is_same
 
 
 def load_classifier(folder: Path = MODEL, with_pictures: bool = True) -> Classifier:

@@ -57,14 +57,8 @@ def render_answer(
 ) -> str:
     """Draw everything there is to say about one picture, as HTML.
 
-    Parameters
-    ----------
-    strip : mapping of str to ndarray of shape (side, side, 3), uint8
-        From `Classifier.make_strip`.
-    evidence : ndarray of shape (rows, columns, n_classes), float32, optional
-        From `Classifier.map_evidence`.
-    notes : sequence of str
-        What the catalogue says of the object, and whose picture it is.
+    ``strip`` and ``evidence`` are from `Classifier.make_strip` and `map_evidence`;
+    notes are what the catalogue says of the object, and whose picture it is.
     """
     wording = describe_result(result, certainty)
     said = [f"<p>{escape(sentence)}</p>" for sentence in wording.sentences]
@@ -222,19 +216,10 @@ def draw_card(result: Result, certainty: Certainty, nebula: str = "") -> bytes:
 def overlay_evidence(
     image: np.ndarray, evidence: np.ndarray, largest: float
 ) -> np.ndarray:
-    """Lay a map of evidence over a picture.
+    """Lay a map of evidence, (rows, columns) float32, over a whole picture.
 
-    Parameters
-    ----------
-    image : ndarray of shape (h, w, 3), uint8
-        RGB.
-    evidence : ndarray of shape (rows, columns), float32
-        Over the whole of it; ``largest`` glows most.
-
-    Returns
-    -------
-    ndarray of shape (h, w, 3), uint8
-        The picture in dim grey; where the evidence lies it glows yellow.
+    The picture, (h, w, 3) uint8, becomes dim grey; where the evidence lies it glows
+    yellow, most where it is the ``largest``.
     """
     fine = enlarge(evidence[..., None], *image.shape[:2])
     weight = 0.7 * np.clip(fine / max(largest, 1e-9), 0, 1)

@@ -42,13 +42,8 @@ def build_app(
 ) -> "ClassifierApp":
     """Build the classifier's page, a widget: show it as a cell's last value.
 
-    Parameters
-    ----------
-    allow_paths : bool, optional
-        Whether a path of this machine may be typed. Default: yes, but never in a page
-        that is served to others.
-    card : str, optional
-        The model card, as Markdown; default: the one of ``reports/model``, if any.
+    Paths of this machine may be typed by default, but never in a page that is served to
+    others. The model card is Markdown, by default the one of ``reports/model``, if any.
     """
     if allow_paths is None:
         allow_paths = not upload.is_served()

@@ -72,19 +72,11 @@ def plot_counts(data: Mapping[str, Any], ax: Axes | None = None) -> Axes:
 
 
 def plot_composition(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Show how each class divides among the palettes.
+    """Show how each class divides among the palettes, by `tabulate_composition`.
 
-    Parameters
-    ----------
-    table : DataFrame
-        From `tabulate_composition`; sources are added up (select rows for one).
-
-    Returns
-    -------
-    Axes
-        A row a palette, a dot a class, with Wilson's 95 % interval for as many
-        independent units as there are nebulae. Were colour no help, the dots of a row
-        would stand one below the other.
+    Sources are added up (select rows for one). A row is a palette, a dot a class, with
+    Wilson's 95 % interval for as many independent units as there are nebulae. Were
+    colour no help, the dots of a row would stand one below the other.
     """
     ax = make_axes(ax, (8, 4.5))
     counts = table.groupby(level="label").sum()
@@ -190,14 +182,12 @@ def plot_learning_curves(
     reference: float,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the Keras head's losses against the training steps.
+    """Draw the Keras head's losses against the steps of gradient descent.
 
     Parameters
     ----------
     history : mapping of str to sequence of float
         ``loss`` and ``val_loss``, one value an epoch, as `KerasTrial` has.
-    steps : int
-        Of gradient descent, in all.
     reference : float
         Validation loss of the logistic head on the same split.
     """
@@ -261,12 +251,8 @@ def plot_flip_rates(
 ) -> Axes:
     """Compare how often a change of colour, or of framing, changes the answer.
 
-    Parameters
-    ----------
-    key : {"flip_rate", "framing_flip_rate"}
-        Which of the two.
-    first : str
-        The change that the title tells.
+    ``key`` is ``"flip_rate"`` or ``"framing_flip_rate"``, ``first`` the change that the
+    title tells.
     """
     flips = {name: head[key] for name, head in heads.items()}
     values = [f"{flip[first]['value']:.0%} ({name})" for name, flip in flips.items()]
@@ -316,12 +302,7 @@ def plot_confusion_grid(
     predictions : mapping of str to mapping of str to Predictions
         Name of each head → ``"as_is"`` and changes → its predictions of all pictures.
     names : sequence of str
-        The changes to draw, from left to right.
-
-    Returns
-    -------
-    ndarray of Axes
-        Shares by colour, without counts; the balanced accuracy stands above each.
+        The changes to draw; above each stands the balanced accuracy.
     """
     axes = make_grid(len(predictions), len(names), (1.75, 2.1))
     losses = []
@@ -354,14 +335,8 @@ def plot_group_recall(
 ) -> Axes:
     """Draw the recall of each type × palette group, with its number of nebulae.
 
-    Parameters
-    ----------
-    p : Predictions
-        Answers to the pictures as they are.
-    palettes : ndarray of shape (n_images,), str
-        The palette of each picture.
-    subtitle : str
-        Which head.
+    ``palettes`` holds one name a picture, shape (n_images,); ``subtitle`` says which
+    head.
     """
     types = [name for name in p.class_names if name != "other"]
     columns = [name for name in PALETTES if name in palettes]
@@ -393,12 +368,9 @@ def plot_group_recall(
 
 
 def plot_dose_response(response: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw P(dark) against the extinction, the median and half of the pictures.
+    """Draw P(dark) against the extinction, by `bias.measure_dust_response`.
 
-    Parameters
-    ----------
-    response : DataFrame
-        From `bias.measure_dust_response`.
+    Lines are the medians of the pictures, bands the middle half of them.
     """
     ax = make_axes(ax, (6.4, 3.6))
     for (head, colour), rows in response.groupby(["head", "colour"], sort=False):

@@ -64,15 +64,8 @@ CHANGE_NAMES = {
 def show(axes: "Axes | np.ndarray", alt: str | None = None) -> "Image":
     """Return a figure as an image with alt text, for a notebook, and close it.
 
-    It is a JPEG where photographs are drawn, else a PNG.
-
-    Parameters
-    ----------
-    axes : Axes or array of Axes
-        Of the figure.
-    alt : str, optional
-        What is to be seen, for those who can't; default: the title and the subtitle
-        that `write_title` gave, and the axes' labels.
+    It is a JPEG where photographs are drawn, else a PNG. ``alt`` says what is to be
+    seen, for those who can't; by default title, subtitle and the axes' labels do.
     """
     from IPython.display import Image
     from matplotlib import pyplot as plt

@@ -46,12 +46,7 @@ def find_picture(
 ) -> Found:
     """Find a picture by its path, or by the name of the nebula that it shows.
 
-    Parameters
-    ----------
-    name : str
-        A file, or a nebula's name as the catalogue knows it.
-    source, photos_dir : str, Path
-        Where to look for the nebula, as in `manifest.load_source`.
+    The nebula is looked for in a source, as in `manifest.load_source`.
 
     Raises
     ------
@@ -99,16 +94,9 @@ def choose_examples(
 def choose_flips(
     manifest: pd.DataFrame, flips: pd.DataFrame, n: int = 5
 ) -> pd.DataFrame:
-    """Choose pictures to show whose right answer turns wrong, of different nebulae.
+    """Choose pictures to show whose right answer turns wrong, by `bias.list_flips`.
 
-    Parameters
-    ----------
-    manifest : DataFrame
-        The dataset's.
-    flips : DataFrame
-        From `bias.list_flips`.
-    n : int
-        At most so many.
+    They are rows of the dataset's manifest, of different nebulae, at most ``n``.
     """
     rows = manifest.loc[flips.loc[flips["was_right"], "row"]]
     return choose_free(rows).drop_duplicates("group").head(n)
@@ -140,16 +128,9 @@ def choose_outcomes(study: Study) -> pd.DataFrame:
 def plot_gallery(
     rows: pd.DataFrame, columns: int = 6, captions: Sequence[str] | None = None
 ) -> np.ndarray:
-    """Draw pictures in a grid, each with its nebula, class and credit.
+    """Draw rows of a manifest in a grid, each with its nebula, class and credit.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        Rows of a manifest.
-    columns : int
-        Pictures a row.
-    captions : sequence of str, optional
-        One line a picture; default: its class.
+    ``captions`` are one line a picture, by default its class.
 
     Raises
     ------
@@ -204,15 +185,8 @@ def plot_strips(
         Rows of a manifest, one picture each.
     y_proba : mapping of str to ndarray of shape (n_rows, n_classes)
         Answers to these pictures ``"as_is"`` and under each counterfactual.
-    class_names : sequence of str
-        One name a class.
     names : sequence of str
         Which colours, from left to right.
-
-    Returns
-    -------
-    ndarray of Axes
-        A row a picture; the answer and its probability beneath each.
 
     Raises
     ------
@@ -235,19 +209,14 @@ def plot_strips(
 def plot_held_out(
     rows: pd.DataFrame, answers: Mapping[str, pd.DataFrame]
 ) -> np.ndarray:
-    """Draw a held-out picture in every colour, with what each head answers.
+    """Draw a held-out picture in every colour, a row a head, with what each answers.
 
     Parameters
     ----------
     rows : DataFrame
-        The dataset's held-out pictures; the first is drawn.
+        The dataset's held-out pictures; the first that may be shown is drawn.
     answers : mapping of str to DataFrame
-        Name of each head → its part of `bias.predict_held_out`.
-
-    Returns
-    -------
-    ndarray of Axes
-        A row a head; without a picture that may be shown, a note.
+        `bias.predict_held_out`.
     """
     free = choose_free(rows, 1)
     if free.empty or not answers:
@@ -273,12 +242,7 @@ def plot_held_out(
 def plot_dust_gallery(
     manifest: pd.DataFrame, n: int = 5, random_state: int = 3
 ) -> np.ndarray:
-    """Draw real dark nebulae, simulated ones before emission, and those without dust.
-
-    Returns
-    -------
-    ndarray of Axes, shape (3, n)
-    """
+    """Draw real dark nebulae, and emission nebulae behind simulated dust and without."""
     axes = make_grid(3, n, (1.7, 1.9))
     for ax in axes.flat:
         ax.set_axis_off()

@@ -29,14 +29,8 @@ def make_study(
 ) -> dict[str, Any]:
     """Return what identifies a study; its data and protocol stand in metrics.json.
 
-    Parameters
-    ----------
-    data : mapping
-        `Dataset.describe`.
-    plan : (k, repeats, random_state)
-        Of the cross-validation.
-    backbone, input_size : str, int
-        Name of the feature extractor, side of its input in px.
+    ``data`` is `Dataset.describe`, ``plan`` k, repeats and random state of the
+    cross-validation, ``input_size`` the side of the backbone's input in px.
     """
     protocol = dict(zip(("k", "repeats", "random_state"), plan, strict=True))
     return {
@@ -96,18 +90,10 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_model_card(
     path: Path, study: Mapping[str, Any], scored: Mapping[str, Any], recipe: Recipe
 ) -> None:
-    """Write the card of the exported head.
+    """Write the card of the exported head, made by a recipe.
 
-    Parameters
-    ----------
-    path : Path
-        ``MODEL_CARD.md``.
-    study : mapping
-        From `make_study`.
-    scored : mapping
-        The exported head's scores, as metrics.json has them.
-    recipe : Recipe
-        How the head is made.
+    ``study`` is from `make_study`; ``scored`` are the head's scores, as in
+    metrics.json.
     """
     data, recall = study["data"], scored["recall"]
 

@@ -102,16 +102,9 @@ def plot_coverage(
 def plot_conflicts(conflicts: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw which types the sources of the catalogue take for which others.
 
-    Parameters
-    ----------
-    conflicts : DataFrame
-        As ``catalogue.read_conflicts`` gives them; only those on types are drawn.
-
-    Returns
-    -------
-    Axes
-        A row for each type in the catalogue, a column for each that a source says
-        instead, with the number of disagreements; a source's guess counts as the type.
+    Of ``catalogue.read_conflicts`` those on types are drawn: a row for each type in the
+    catalogue, a column for each that a source says instead, with the number of
+    disagreements; a source's guess counts as the type.
     """
     types = conflicts[conflicts["field"] == "type"]
     chosen, said = (types[side].str.rstrip("?") for side in ("chosen", "rejected"))

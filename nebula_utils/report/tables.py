@@ -131,17 +131,10 @@ def tabulate_explanations(
 ) -> pd.DataFrame:
     """Return by type how much colour answers take, and where their evidence lies.
 
-    Parameters
-    ----------
-    distance, located : DataFrame
-        From `bias.measure_flip_distances` and `bias.measure_localisation`.
-
-    Returns
-    -------
-    DataFrame
-        A row a type: pictures, the share whose answer no turn of the hues flips, the
-        median turn (degrees) of those that flip, the share that grey flips; evidence
-        on the nebula and the part of the picture that it covers, means.
+    ``distance`` and ``located`` are from `bias.measure_flip_distances` and
+    `bias.measure_localisation`. A row has: pictures, the share whose answer no turn of
+    the hues flips, the median turn (degrees) of those that flip, the share that grey
+    flips; evidence on the nebula and the part of the picture that it covers, means.
     """
     rows = {}
     for name, part in distance.groupby("label", sort=False):
@@ -163,16 +156,9 @@ def tabulate_comparison(
 ) -> pd.DataFrame:
     """Return how the scores of ``b`` differ from those of ``a``, pictures paired.
 
-    Parameters
-    ----------
-    a, b : mapping of str to Predictions
-        ``"as_is"`` and ``"grey"`` answers of two heads to the same pictures.
-
-    Returns
-    -------
-    DataFrame
-        One row a metric: the difference b - a with its interval, and which head that
-        favours, where the interval leaves out zero. Less calibration error is better.
+    Both are ``"as_is"`` and ``"grey"`` answers to the same pictures. A row a metric has
+    the difference b - a with its interval, and which head that favours, where the
+    interval leaves out zero. Less calibration error is better.
     """
     metrics: dict[str, tuple[str, Metric, int]] = {
         "balanced accuracy": ("as_is", scores.compute_balanced_accuracy, 1),
@@ -216,17 +202,10 @@ def make_main_table(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def make_goal_table(studies: Sequence[Mapping[str, Any] | None]) -> list[str]:
-    """Return the goals of the exported head, and how far two studies get.
+    """Return how far two studies get to the goals, as lines of a Markdown table.
 
-    Parameters
-    ----------
-    studies : sequence of two metrics.json, or None
-        The default study's and the larger one's, with the archives' pictures.
-
-    Returns
-    -------
-    list of str
-        A Markdown table, a line each; "–" for what was not measured.
+    These are metrics.json of the default pictures, and with the archives' or None; "–"
+    stands for what was not measured.
     """
 
     def tell(study: Mapping[str, Any] | None, paths: Sequence[str]) -> str:

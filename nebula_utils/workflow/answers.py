@@ -20,7 +20,6 @@ from nebula_utils.errors import (
     NebulaError,
     make_printable,
 )
-from nebula_utils.files import write_atomic
 from nebula_utils.workflow.commands import argument, command
 
 logger = logging.getLogger(__name__)
@@ -246,8 +245,9 @@ Each nebula is classified by its own crop, if the classifier is there.
 def do_frame(args: argparse.Namespace) -> int:
     """List the nebulae in a picture that knows its place on the sky."""
     from nebula_utils.catalogue import frame
-    from nebula_utils.classifier.answer_html import to_png
+    from nebula_utils.classifier.rendering import to_png
     from nebula_utils.dataset.stellarium import find_textures
+    from nebula_utils.files import write_atomic
 
     decoded, place, found = frame.read_frame(args.picture, _load_for_crops(args.model))
     if args.votable:

@@ -91,12 +91,8 @@ def plan_run(
 ) -> list[Step]:
     """Choose the notebooks and check every parameter, before anything runs.
 
-    Parameters
-    ----------
-    names, parameters
-        See `find_notebooks` and `assign_parameters`.
-    out : Path, optional
-        Folder for everything that is written, instead of ``reports/``.
+    See `find_notebooks` and `assign_parameters`; ``out`` is the folder for everything
+    that is written, instead of ``reports/``.
 
     Raises
     ------
@@ -155,8 +151,7 @@ def assign_parameters(
     Raises
     ------
     PipelineError
-        If no selected notebook has such a parameter, or a value is of another type
-        than the default.
+        If no selected notebook has it, or a value is of another type than the default.
     """
     assigned: dict[str, dict[str, Any]] = {name: {} for name in selected}
     for name, text in given.items():
@@ -177,27 +172,23 @@ def run_steps(
 ) -> list[Run]:
     """Execute notebooks in order; skip those whose inputs have not changed.
 
+    A notebook's inputs are its source and parameters, the package's source, the locked
+    package versions, ``data/``, the weights, and whatever the notebooks before it had
+    as inputs. It is also run again if a file that it wrote is gone or was changed since
+    by something else than a notebook, and where ``force`` says so.
+
     Parameters
     ----------
     out : Path
         Executed copies and HTML go to its folder ``runs``.
     weights : mapping, optional
-        Backbone name → SHA-256 of its weights: an input like the others.
-    force : bool, default=False
-        Run them all.
+        Backbone name → SHA-256 of its weights.
 
     Raises
     ------
     PipelineError
-        If a cell fails. The executed copy up to it is written; later notebooks are
-        not run; the results of earlier ones stay.
-
-    Notes
-    -----
-    A notebook's inputs are its source and parameters, the package's source, the
-    locked package versions, ``data/``, the weights, and whatever the notebooks
-    before it had as inputs. It is also run again if a file that it wrote is gone or
-    was changed since by something else than a notebook.
+        If a cell fails. The executed copy up to it is written; later notebooks are not
+        run; the results of earlier ones stay.
     """
     with hold_lock(out / RUNS), ThreadPoolExecutor(1) as exporter:
         record = Record(out)

@@ -115,13 +115,13 @@ def make_inputs_key(
 def _list_named_folders(
     start: Path, parameters: Mapping[str, Any], out: Path
 ) -> list[tuple[str, tuple[int, int]]]:
-    # One's own photographs are an input too: `photos DIR` in any parameter.
-    words = {
-        word
-        for value in parameters.values()
-        if isinstance(value, str)
-        for word in [value, *re.split(r"[+:= ]+", value)]
-    }
+    # One's own photographs are an input too: `photos DIR` in any parameter, also one
+    # that maps names to folders.
+    values: list[Any] = []
+    for value in parameters.values():
+        values += value.values() if isinstance(value, Mapping) else [value]
+    texts = [value for value in values if isinstance(value, str)]
+    words = {word for text in texts for word in [text, *re.split(r"[+:= ]+", text)]}
     folders = [start / word for word in sorted(words) if "/" in word]
     return [
         (str(path), _stat(path))
@@ -180,16 +180,8 @@ def write_provenance(
 ) -> None:
     """Write ``provenance.json``; what it tells of other notebooks stays.
 
-    Nothing is written if it already tells of these very executions.
-
-    Parameters
-    ----------
-    out : Path
-        The folder of results, usually ``reports/``.
-    parameters, wall_seconds : mapping
-        Notebook name → its parameters as used, and its last execution's time in s.
-    weights : mapping
-        Backbone name → SHA-256 of its weights.
+    Nothing is written if it already tells of these very executions: parameters as used
+    and wall time in s by notebook, SHA-256 of the weights by backbone.
     """
     path = out / "provenance.json"
     earlier: dict[str, Any] = {}
