@@ -242,7 +242,7 @@ def plot_held_out(
 def plot_dust_gallery(
     manifest: pd.DataFrame, n: int = 5, random_state: int = 3
 ) -> np.ndarray:
-    """Draw real dark nebulae, and emission nebulae behind simulated dust and without."""
+    """Draw real dark nebulae, and emission nebulae behind dust and without it."""
     axes = make_grid(3, n, (1.7, 1.9))
     for ax in axes.flat:
         ax.set_axis_off()
