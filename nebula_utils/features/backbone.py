@@ -24,6 +24,7 @@ from nebula_utils.features.engines import (
     Engine,
     import_tensorflow,
     import_tensorflow_hub,
+    list_engines,
     silence_stderr,
 )
 from nebula_utils.features.views import make_batch
@@ -111,7 +112,8 @@ def load_backbone(name: str = DEFAULT_BACKBONE, engine: str = FLOAT32) -> Backbo
         If it can't be had, or is not an image feature extractor.
     """
     if engine not in NAMES:
-        raise BackboneError(f"no engine {engine!r}: choose from {', '.join(NAMES)}")
+        there = ", ".join(list_engines())
+        raise BackboneError(f"no engine {engine!r}: choose from {there}")
     folder = resolve_backbone(name)
     fingerprint = compute_weights_sha256(folder)
     file = None if engine == TENSORFLOW else _convert(folder, fingerprint)

@@ -55,7 +55,7 @@ def dataset(manifest: pd.DataFrame) -> Dataset:
     """Four nebulae of each of three classes."""
     kept = manifest[manifest["label"].isin(["dark", "emission", "other"])]
     kept = kept.assign(group=kept["nebula"], palette="mixed")
-    return make_dataset(kept, ("dark", "emission", "other"), 1, ())
+    return make_dataset(kept, ("dark", "emission", "other"), 1)
 
 
 def test_output_is_a_backbone_with_its_head(
