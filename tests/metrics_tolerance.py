@@ -3,9 +3,13 @@
 The same study on another processor gives other last digits: TensorFlow, LiteRT and
 OpenBLAS choose other kernels there, which add in another order. Embeddings then differ
 in the sixth digit, and pictures that lie on a border between two classes fall to the
-other side. So what a score may differ by is a number of pictures, and a little more:
-`ROOM` is set generously from what an Intel and an AMD differed by in an earlier
-version; `make test-portable`, which measures it, has not been run in full yet.
+other side. So what a score may differ by is a number of pictures, and a little more.
+
+Measured with `make test-portable` on an Intel Xeon with AMX (November 2026), each from
+an empty cache: the kernels of an SSE4.1 processor in oneDNN and OpenBLAS changed 60
+numbers of the whole study, at most by 9 % of the room below; a processor that claims to
+have AVX but neither AVX2 nor FMA, for every library, changed 125, at most by 37 %. No
+count, name, order or text differed.
 """
 
 import dataclasses
