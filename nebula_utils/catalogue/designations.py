@@ -69,14 +69,10 @@ _LAST = {
 }
 
 # Words that alone name no one nebula: several have them, or a planet has.
-SHARED_WORDS = {"veil", "butterfly", "dolphin", "orion", "saturn", "dragon"} | {
-    "hourglass",
-    "ghost",
-    "jupiter",
-    "mars",
-    "neptune",
-    "uranus",
-}
+SHARED_WORDS = set(
+    "veil butterfly dolphin orion saturn dragon hourglass ghost jupiter mars neptune "
+    "uranus".split()
+)
 _STARS = set(
     "sirius canopus arcturus vega capella rigel procyon betelgeuse achernar altair "
     "aldebaran antares spica pollux castor fomalhaut deneb regulus bellatrix alnitak "
@@ -136,39 +132,16 @@ _KINDS = {  # of OpenNGC that are no nebulae
 # Left out of a common name before comparing: they don't tell objects apart.
 _FILLERS = {"the", "nebula", "nebulae", "nebulosity"}
 _DASHES = dict.fromkeys(map(ord, "‐‑‒–—−"), "-")
-_GREEK = {
-    "α": "alpha",
-    "β": "beta",
-    "γ": "gamma",
-    "δ": "delta",
-    "ε": "epsilon",
-    "ζ": "zeta",
-    "η": "eta",
-    "θ": "theta",
-    "λ": "lambda",
-    "ο": "omicron",
-    "ρ": "rho",
-    "σ": "sigma",
-    "τ": "tau",
-    "φ": "phi",
-    "χ": "chi",
-}
+_GREEK_NAMES = """alpha beta gamma delta epsilon zeta eta theta lambda omicron rho sigma
+tau phi chi""".split()
+_GREEK = dict(zip("αβγδεζηθλορστφχ", _GREEK_NAMES, strict=True))
 
 
 def tidy(name: str) -> str:
-    """Return a name in lower case, without accents or control characters.
+    """Return what somebody typed in lower case, without accents or control characters.
 
-    Parameters
-    ----------
-    name : str
-        What somebody typed or a source wrote, up to ``MAX_NAME_LENGTH``
-        characters; the rest is cut off.
-
-    Returns
-    -------
-    str
-        ASCII dashes, no apostrophes, Greek letters spelt out, "_" and runs of
-        blanks as one space, none at the ends.
+    Dashes are ASCII, apostrophes gone, Greek letters spelt out, "_" and runs of blanks
+    one space, none at the ends; what is over ``MAX_NAME_LENGTH`` is cut off.
     """
     text = unicodedata.normalize("NFKC", name[:MAX_NAME_LENGTH]).casefold()
     text = unicodedata.normalize("NFKD", text.translate(_DASHES))
@@ -182,16 +155,8 @@ def tidy(name: str) -> str:
 def canonical(name: str) -> str | None:
     """Return the one spelling of a catalogue number, or None for other names.
 
-    Parameters
-    ----------
-    name : str
-        Any usual spelling, e.g. "sh 2-155", "S155", "Sharpless 155".
-
-    Returns
-    -------
-    str or None
-        E.g. "Sh2-155"; None if ``name`` is not a number of a known catalogue.
-        That the number exists is not checked.
+    E.g. "Sh2-155" for "sh 2-155", "S155" and "Sharpless 155". That the number exists
+    is not checked.
     """
     text = tidy(name)
     number = _number(text) or _number(text.removeprefix("pn "))
@@ -199,19 +164,11 @@ def canonical(name: str) -> str | None:
 
 
 def name_key(name: str) -> str:
-    """Return the key under which a name is looked up.
+    """Return the key under which a number or a common name is looked up.
 
-    Parameters
-    ----------
-    name : str
-        A catalogue number or a common name in any spelling.
-
-    Returns
-    -------
-    str
-        Equal for spellings of one name: case, blanks, apostrophes, accents,
-        leading zeros and the words "the" and "nebula" don't count. Signs
-        between digits do, as in "IRAS 09371+1212". Empty for no name at all.
+    It is equal for spellings of one name: case, blanks, apostrophes, accents, leading
+    zeros and the words "the" and "nebula" don't count. Signs between digits do, as in
+    "IRAS 09371+1212". It is empty for no name at all.
     """
     number = canonical(name)
     if number is not None:
@@ -228,15 +185,8 @@ def name_key(name: str) -> str:
 def split_name(name: str) -> list[str]:
     """Return the names of one object that somebody wrote one after the other.
 
-    Parameters
-    ----------
-    name : str
-        E.g. "M 1 (Crab Nebula)", "Veil: NGC 6992", "B 33 Horsehead", "M 42/43".
-
-    Returns
-    -------
-    list of str
-        E.g. ["M 1", "Crab Nebula"]; of numbers run together the first.
+    E.g. of "M 1 (Crab Nebula)", "Veil: NGC 6992" or "B 33 Horsehead" both; of numbers
+    run together ("M 42/43") the first.
     """
     text = re.sub(r"\b([a-z]+ ?)(\d+)(?: ?/ ?(?:\1)?\d+)+", r"\1\2", tidy(name))
     parts = re.split(

@@ -193,15 +193,17 @@ def annotate(
     width, font = max(1, side // 500), ImageFont.load_default(max(11, side // 50))
     for one in found:
         colour = (255, 90, 70) if one.agrees is False else (255, 220, 90)
+        radius = max(one.diameter_px / 2, 4 * width)
         drawn = outlines.get(one.name, [])
         for outline in drawn:
             sky = SkyCoord(outline, unit="deg")
             points = [tuple(point) for point in place.find_pixels(sky)]
             draw.line(points + points[:1], colour, width)
         if not drawn:
-            radius = max(one.diameter_px / 2, 4 * width)
             draw.circle((one.x, one.y), radius, outline=colour, width=width)
-        draw.text((one.x, one.y), one.name, colour, font, anchor="mm", stroke_width=1,
+        small = radius < side / 20  # its name stands above, not on it
+        at, anchor = (one.x, one.y - small * (radius + width)), "mb" if small else "mm"
+        draw.text(at, one.name, colour, font, anchor=anchor, stroke_width=1,
                   stroke_fill=(0, 0, 0))  # fmt: skip
     return np.asarray(picture)
 

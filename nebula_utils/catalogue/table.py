@@ -30,19 +30,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from astropy.coordinates import SkyCoord
 
-COLUMNS = (
-    "name",
-    "type",
-    "aliases",
-    "common_names",
-    "ra_deg",
-    "dec_deg",
-    "size_arcmin",
-    "constellation",
-    "source_names",
-    "source_type",
-    "source_position",
-    "source_size",
+COLUMNS = tuple(
+    "name type aliases common_names ra_deg dec_deg size_arcmin constellation "
+    "source_names source_type source_position source_size".split()
 )
 N_SUGGESTIONS = 5
 
@@ -330,7 +320,12 @@ def _check(table: "pd.DataFrame", path: Path) -> None:
 
 @lru_cache(maxsize=1)
 def _nebulae() -> list[Nebula]:
-    return [_make_nebula(row) for row in _read_rows("catalogue.csv")]
+    rows = _read_rows("catalogue.csv")
+    try:
+        return [_make_nebula(row) for row in rows]
+    except (KeyError, ValueError) as error:
+        path = config.DATA / "catalogue.csv"
+        raise CatalogueError(f"{path} can't be read as a catalogue: {error}") from error
 
 
 @lru_cache(maxsize=1)

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import random
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +209,29 @@ def test_nonsense_is_refused(query):
         catalogue.resolve(query)
     assert len(str(caught.value)) < 400
     assert str(caught.value).isprintable()
+
+
+def misspell(name, rng):
+    """Drop, double or swap a letter of a name, or put a blank or hyphen into it."""
+    at = rng.choice([i for i, letter in enumerate(name) if letter.isalpha()])
+    how = rng.choice(["drop", "double", "swap", "part"])
+    pair = name[at : at + 2]
+    changed = {"drop": pair[1:], "double": pair[0] + pair, "swap": pair[::-1]}
+    return name[:at] + changed.get(how, rng.choice(" -").join(pair)) + name[at + 2 :]
+
+
+def test_nine_of_ten_misspellings_bring_the_right_suggestion(table):
+    """Of names that are not found for one slip the right nebula is among five."""
+    rng = random.Random(7)
+    every = [(n, row.name) for row in table.itertuples(False) for n in all_names(row)]
+    offered = []
+    for name, meant in rng.sample(every, 250):
+        answer = catalogue.as_record(misspell(name, rng))
+        if "error" in answer:
+            names = [catalogue.resolve(s).name for s in answer["suggestions"]]
+            offered.append(meant in names)
+    assert len(offered) > 100
+    assert np.mean(offered) > 0.9
 
 
 def test_suggestions_are_spelt_as_the_name_that_was_meant():
