@@ -34,27 +34,13 @@ Draw = Callable[[int], Batch]  # the batch of a step
 
 
 class Pool(NamedTuple):
-    """Everything that samples are drawn from.
+    """Everything that samples are drawn from."""
 
-    Attributes
-    ----------
-    pictures : ndarray of shape (n, side, side, 3), uint8
-        RGB squares.
-    y : ndarray of shape (n,), int
-        Their classes.
-    n_classes : int
-        How many there are.
-    share : ndarray of shape (n,), float
-        How often each is drawn; sums to 1.
-    zoom : ndarray of shape (n,), float
-        How often each is set into a larger sky.
-    """
-
-    pictures: np.ndarray
-    y: np.ndarray
+    pictures: np.ndarray  # (n, side, side, 3), uint8
+    y: np.ndarray  # (n,), int
     n_classes: int
-    share: np.ndarray
-    zoom: np.ndarray
+    share: np.ndarray  # how often each is drawn; sums to 1
+    zoom: np.ndarray  # how often each is set into a larger sky
 
 
 def make_pool(dataset: Dataset) -> Pool:
@@ -91,16 +77,7 @@ def make_pool(dataset: Dataset) -> Pool:
 
 
 def draw_batch(pool: Pool, n: int, size: int, random_state: int, step: int) -> Batch:
-    """Draw the samples of one step; equal steps give equal samples.
-
-    Parameters
-    ----------
-    pool : Pool
-        What is drawn from.
-    n, size : int
-        Samples, and their side in px.
-    random_state, step : int
-        Seed, and number of the step, both 0 or larger.
+    """Draw ``n`` samples of a side in px for one step; equal steps give equal ones.
 
     Returns
     -------

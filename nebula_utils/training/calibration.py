@@ -46,19 +46,9 @@ def fit_temperature(
 ) -> float:
     """Return the temperature that makes held-out probabilities best calibrated.
 
-    Parameters
-    ----------
-    y_proba : ndarray of shape (n_samples, n_classes)
-        Of samples that the head was not fitted on.
-    accept : ndarray of shape (n_samples, n_classes), bool
-        Which answers count as right, as where calibration is scored.
-    weight : ndarray of shape (n_samples,)
-        Non-negative.
-
-    Returns
-    -------
-    float
-        Between 0.1 and 10; minimises the cross-entropy of what is right [1]_.
+    Between 0.1 and 10, it minimises the weighted cross-entropy of what is right [1]_.
+    ``y_proba`` and ``accept``, which answers count as right, have shape (n_samples,
+    n_classes).
 
     References
     ----------
@@ -100,18 +90,8 @@ def fit_temperatures(
 def compute_threshold(p: Predictions, coverage: float = COVERAGE) -> float:
     """Return the probability from which on a class is in the prediction set.
 
-    Parameters
-    ----------
-    p : Predictions
-        Out-of-fold answers.
-    coverage : float
-        Wanted share of nebulae whose set holds the truth, in (0, 1).
-
-    Returns
-    -------
-    float
-        In [0, 1]. A set is all classes that reach it; on nebulae that are drawn like
-        these, the truth is among them with at least this probability [1]_.
+    A set is all classes that reach it; on nebulae that are drawn like those of ``p``,
+    the truth is among them with at least the probability ``coverage`` [1]_.
 
     Notes
     -----
@@ -167,13 +147,6 @@ def list_doubtful(study: "Study", n: int = 20) -> pd.DataFrame:
 
 def score_coverage(p: Predictions, threshold: float) -> dict[str, Any]:
     """Return how often the prediction sets hold the truth, and how large they are.
-
-    Parameters
-    ----------
-    p : Predictions
-        Out-of-fold answers.
-    threshold : float
-        From `compute_threshold`.
 
     Returns
     -------

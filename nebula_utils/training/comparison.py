@@ -62,19 +62,8 @@ def probe(
 ) -> tuple[float, float]:
     """Return how well a linear classifier reads ``y`` off embeddings, and chance.
 
-    Parameters
-    ----------
-    X, y : ndarray
-        As for `share_neighbours`.
-    groups : ndarray of shape (n_images,), str
-        The nebula of each picture; no nebula is on both sides of a split.
-    n_splits : int
-        Folds.
-
-    Returns
-    -------
-    accuracy, chance : float
-        Balanced accuracy out of fold, and one over the number of values.
+    Balanced accuracy out of fold, and one over the number of values; no nebula, in
+    ``groups``, is on both sides of a split.
 
     References
     ----------
@@ -107,22 +96,8 @@ def fit_keras(
 ) -> tuple[LinearHead, dict[str, list[float]]]:
     """Train a Keras dense layer by stochastic gradient descent.
 
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features), float32
-        Embeddings.
-    y : ndarray of shape (n_samples,), int
-        Classes.
-    class_names : sequence of str
-        One name a class.
-    validation : (X, y)
-        Embeddings and classes of other nebulae, for the curves only.
-    steps : int
-        How many.
-    log_dir : Path, optional
-        Where TensorBoard finds the curves.
-    random_state : int
-        Seed of the shuffling.
+    ``X`` and ``y`` are embeddings and classes; ``validation`` has those of other
+    nebulae, for the curves only, which TensorBoard finds in ``log_dir``.
 
     Returns
     -------
@@ -164,20 +139,11 @@ def compare_with_keras(
 ) -> KerasTrial:
     """Train a Keras dense layer on the first fold, and compare it with logistic.
 
-    Parameters
-    ----------
-    study : Study
-        Of a recipe that fits every picture once.
-    n_splits, random_state : int
-        Of the cross-validation.
-    steps : int
-        Of gradient descent.
-    log_dir : Path, optional
-        Where TensorBoard finds the curves.
+    ``study`` is of a recipe that fits every picture once; ``n_splits`` and
+    ``random_state`` are of its cross-validation, ``steps`` and ``log_dir`` as for
+    `fit_keras`.
     """
     data, training = study.dataset, study.training
-    if training is None:
-        raise ValueError("a study that was cross-validated is needed")
     _, _, train, test = make_splits(data, n_splits, 1, random_state)[0]
     X, y = study.embed()[test, 0], data.y[test]
     left = np.unique(data.groups[test])
@@ -188,11 +154,7 @@ def compare_with_keras(
     logistic = fit_head(training, study.recipe, data.class_names, left, len(train))
     y_proba, y_logistic = keras.predict_proba(X), logistic.predict_proba(X)
     one, two = y_proba.argmax(1), y_logistic.argmax(1)
-    return KerasTrial(
-        history,
-        float(-np.log(y_logistic[np.arange(len(y)), y]).mean()),
-        float((one == two).mean()),
-        float((one == y).mean()),
-        float((two == y).mean()),
-        len(y),
-    )
+    loss = -np.log(y_logistic[np.arange(len(y)), y])
+    compared = (loss, one == two, one == y, two == y)
+    loss, agreement, right, logistic_right = (float(each.mean()) for each in compared)
+    return KerasTrial(history, loss, agreement, right, logistic_right, len(y))

@@ -37,8 +37,7 @@ def export_classifier(
     Parameters
     ----------
     folder : Path
-        Usually ``reports/model``; made if needed. Each file in it is replaced whole,
-        ``model.json`` last.
+        Made if needed. Each file in it is replaced whole, ``model.json`` last.
     study : Study
         Its head on all pictures is exported; its out-of-fold answers set the
         threshold of the prediction sets.
@@ -50,8 +49,7 @@ def export_classifier(
     Returns
     -------
     float
-        Largest difference between a probability of the head and of the same head
-        read back.
+        Largest difference between a probability of the head and of it read back.
 
     Raises
     ------
@@ -70,7 +68,7 @@ def export_classifier(
     _write_examples(folder / "examples.npz", head, study.dataset, X)
     names = study.dataset.class_names
     _write_text(folder / "labels.txt", "\n".join(names) + "\n")
-    views = [list(view) for view in study.recipe.views]
+    files = [name for name in FILES if (folder / name).is_file()]
     content = {
         "format_version": FORMAT_VERSION,
         "classes": list(names),
@@ -80,16 +78,10 @@ def export_classifier(
             "sha256": backbone.sha256,
             "n_features": backbone.n_features,
         },
-        "preprocessing": {"views": views, "trim": True},
+        "preprocessing": {"views": [*map(list, study.recipe.views)], "trim": True},
         "counterfactuals": list(REPORTED),
-        "files": {
-            name: compute_sha256(folder / name)
-            for name in FILES
-            if (folder / name).is_file()
-        },
-        "data_version": {
-            file.name: compute_sha256(file) for file in sorted(DATA.glob("*.csv"))
-        },
+        "files": {name: compute_sha256(folder / name) for name in files},
+        "data_version": {f.name: compute_sha256(f) for f in sorted(DATA.glob("*.csv"))},
         **about,
         "metrics": scored,
         "calibration": _describe_calibration(study, scored),

@@ -140,19 +140,9 @@ def make_model(
 ) -> Any:
     """Return MobileNet v1 with a softmax layer as a compiled Keras model.
 
-    Parameters
-    ----------
-    weights : list of (kernel, bias)
-        27 pairs, as `weights.read_frozen_weights` gives them.
-    n_classes : int
-        Outputs of the softmax layer, which starts at zero.
-    steps, random_state : int
-        Of the whole training, and the seed of the dropout.
-    precision : {"float32", "bfloat16"}
-        What the convolutions compute in; weights stay float32.
+    ``weights`` are 27 pairs, as `weights.read_frozen_weights` gives them; convolutions
+    compute in ``precision``, weights stay float32.
 
-    Notes
-    -----
     Two things make a step fast where the processor has bfloat16: the late pointwise
     convolutions are dense layers, whose gradient is a matrix product, and strided
     depthwise convolutions stay float32, as TensorFlow's gradient of one in bfloat16
@@ -179,11 +169,9 @@ def make_model(
     for number, (layer, (kernel, bias)) in enumerate(zip(stack, weights, strict=True)):
         layer.set_weights([kernel.reshape(layer.kernel.shape), bias])
         layer.trainable = number > 2 * (FIRST_BLOCK - 1)
+    fall, begin = max(1, steps - WARM_UP), LEARNING_RATE / WARM_UP
     rate = keras.optimizers.schedules.CosineDecay(
-        LEARNING_RATE / WARM_UP,
-        max(1, steps - WARM_UP),
-        warmup_target=LEARNING_RATE,
-        warmup_steps=WARM_UP,
+        begin, fall, warmup_target=LEARNING_RATE, warmup_steps=WARM_UP
     )
     adam = keras.optimizers.AdamW(rate, weight_decay=WEIGHT_DECAY, beta_2=0.99)
     adam.exclude_from_weight_decay(var_names=["bias"])

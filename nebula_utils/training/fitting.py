@@ -171,18 +171,8 @@ def fit_head(
 ) -> Head:
     """Fit a recipe's head; its temperature stays 1.
 
-    Parameters
-    ----------
-    training : Training
-        From `make_training`.
-    recipe : Recipe
-        How.
-    class_names : sequence of str
-        One name a class.
-    without : ndarray of str, optional
-        Nebulae of which no sample is fitted.
-    n_pictures : int, optional
-        What the weights sum to; default: as many as ``training`` has pictures.
+    No sample of the nebulae ``without`` is fitted; the weights sum to ``n_pictures``,
+    or as many as ``training`` has.
 
     Raises
     ------

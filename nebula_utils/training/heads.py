@@ -71,17 +71,10 @@ class _Estimator:
         return self.classes_[self.predict_proba(X).argmax(-1)]
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Return calibrated probabilities.
+        """Return calibrated probabilities, (n, n_classes), ordered as ``classes_``.
 
-        Parameters
-        ----------
-        X : ndarray of shape (n, n_features) or (n, n_views, n_features)
-            Embeddings of one view a picture, or of several.
-
-        Returns
-        -------
-        ndarray of shape (n, n_classes), float64
-            In the order of ``classes_``; each row sums to 1.
+        ``X`` are embeddings of one view a picture, (n, n_features), or of several,
+        (n, n_views, n_features).
         """
         X = np.asarray(X, np.float64)
         return temper(self._answer(X[:, None] if X.ndim == 2 else X), self.temperature)
@@ -123,7 +116,7 @@ class LinearHead(_Estimator):
         Parameters
         ----------
         X : ndarray of shape (n, n_features) or (n, n_views, n_features), float32
-            Embeddings; each view is a sample of its own.
+            Embeddings; each view is a sample and shares its picture's weight.
         y : ndarray of shape (n,)
             Labels; every class must occur.
         sample_weight : ndarray of shape (n,), optional
@@ -134,7 +127,12 @@ class LinearHead(_Estimator):
         ValueError
             If a class has no sample, or there is a sample of an unknown class.
         """
-        X, y, weight = _flatten(X, y, sample_weight)
+        y = np.asarray(y)
+        weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight)
+        if X.ndim == 3:
+            n_views = X.shape[1]
+            X = X.reshape(-1, X.shape[2])
+            y, weight = np.repeat(y, n_views), np.repeat(weight / n_views, n_views)
         present = np.unique(y)
         names = present if self.class_names is None else np.array(self.class_names)
         if len(absent := np.setdiff1d(names, present)):
@@ -152,6 +150,9 @@ class LinearHead(_Estimator):
     def set_arrays(self, coef: np.ndarray, intercept: np.ndarray) -> "LinearHead":
         """Take W and b from elsewhere; ``class_names`` say what they are."""
         self.classes_ = np.array(self.class_names)
+        n_classes = len(self.classes_)
+        if coef.shape[1:] != (n_classes,) or intercept.shape != (n_classes,):
+            raise ValueError(f"{coef.shape} is no matrix of {n_classes} classes")
         self.coef_, self.intercept_ = coef, intercept
         return self
 
@@ -193,8 +194,6 @@ class TwoStepHead(_Estimator):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        Labels.
     nebula_ : LinearHead
         On all classes; only its answer for ``other`` counts.
     types_ : LinearHead
@@ -292,12 +291,9 @@ def make_head(arrays: Any) -> Head:
     C, temperature = float(arrays["C"]), float(arrays["temperature"])
     types = arrays["types_coef"], arrays["types_intercept"]
     if "nebula_coef" not in arrays:
-        _check_shapes(*types, len(names))
         return LinearHead(C, names, temperature).set_arrays(*types)
     other = str(arrays["other"])
     nebula = arrays["nebula_coef"], arrays["nebula_intercept"]
-    _check_shapes(*nebula, len(names))
-    _check_shapes(*types, len(names) - 1)
     return TwoStepHead(C, names, temperature, other).set_steps(
         LinearHead(C, names).set_arrays(*nebula),
         LinearHead(C, tuple(n for n in names if n != other)).set_arrays(*types),
@@ -338,22 +334,6 @@ def temper(proba: np.ndarray, temperature: float) -> np.ndarray:
     return softmax(np.log(np.maximum(proba, SMALLEST)) / temperature)
 
 
-def _flatten(
-    X: np.ndarray, y: np.ndarray, weight: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Make each view a sample of its own, which shares its picture's weight."""
-    y = np.asarray(y)
-    weight = np.ones(len(y)) if weight is None else np.asarray(weight)
-    if X.ndim == 2:
-        return X, y, weight
-    n_views = X.shape[1]
-    return (
-        X.reshape(-1, X.shape[2]),
-        np.repeat(y, n_views),
-        np.repeat(weight / n_views, n_views),
-    )
-
-
 def _fit_logistic(
     X: np.ndarray, y: np.ndarray, n_classes: int, C: float, weight: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -370,8 +350,3 @@ def _fit_logistic(
     coef = (signs @ fitted.coef_ / scale).T
     intercept = signs @ fitted.intercept_ - mean @ coef
     return coef.astype(np.float32), intercept.astype(np.float32)
-
-
-def _check_shapes(coef: np.ndarray, intercept: np.ndarray, n_classes: int) -> None:
-    if coef.ndim != 2 or coef.shape[1] != n_classes or intercept.shape != (n_classes,):
-        raise ValueError(f"{coef.shape} is no matrix of {n_classes} classes")

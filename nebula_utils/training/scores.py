@@ -31,11 +31,11 @@ class Predictions:
     y_true : ndarray of shape (n_images,), int
         Index of the true class in ``class_names``.
     y_proba : ndarray of shape (n_repeats, n_images, n_classes), float
-        Predicted probabilities, once for each repeat of the cross-validation.
+        Probabilities, once for each repeat of the cross-validation.
     groups : ndarray of shape (n_images,), str
         The nebula that each picture shows.
     class_names : tuple of str
-        One name a class, in the order of the probabilities.
+        In the order of the probabilities.
     accept : ndarray of shape (n_images, n_classes), bool, optional
         Which answers count as right; default: only ``y_true``.
     """
@@ -48,14 +48,11 @@ class Predictions:
 
     def __post_init__(self) -> None:
         """Check that the arrays belong together: ValueError if they don't."""
-        n_images, n_classes = len(self.y_true), len(self.class_names)
-        if self.y_proba.ndim != 3 or self.y_proba.shape[1:] != (n_images, n_classes):
-            raise ValueError(
-                f"y_proba has shape {self.y_proba.shape}, expected "
-                f"(n_repeats, {n_images}, {n_classes})"
-            )
-        if len(self.groups) != n_images:
-            raise ValueError(f"{len(self.groups)} groups for {n_images} pictures")
+        n, shape = len(self.y_true), self.y_proba.shape
+        if len(shape) != 3 or shape[1:] != (n, len(self.class_names)):
+            raise ValueError(f"y_proba of {n} pictures has shape {shape}")
+        if len(self.groups) != n:
+            raise ValueError(f"{len(self.groups)} groups for {n} pictures")
         if not np.allclose(self.y_proba.sum(-1), 1, atol=1e-3):
             raise ValueError("the probabilities of some pictures don't sum to 1")
 
@@ -80,10 +77,6 @@ class Predictions:
         """Return other answers to the same pictures."""
         return dataclasses.replace(self, y_proba=y_proba)
 
-    def be_strict(self) -> "Predictions":
-        """Return the predictions with one right type a picture, no second one."""
-        return dataclasses.replace(self, accept=None)
-
     def among_types(self) -> "Predictions":
         """Return the pictures of nebulae, and answers that must name a type."""
         return self.among([name for name in self.class_names if name != OTHER])
@@ -106,13 +99,12 @@ class Predictions:
 
     def select(self, mask: np.ndarray) -> "Predictions":
         """Return the predictions of the pictures where ``mask`` is true."""
-        accept = None if self.accept is None else self.accept[mask]
-        return Predictions(
-            self.y_true[mask],
-            self.y_proba[:, mask],
-            self.groups[mask],
-            self.class_names,
-            accept,
+        return dataclasses.replace(
+            self,
+            y_true=self.y_true[mask],
+            y_proba=self.y_proba[:, mask],
+            groups=self.groups[mask],
+            accept=None if self.accept is None else self.accept[mask],
         )
 
 
@@ -124,15 +116,8 @@ def make_weights(
 ) -> np.ndarray:
     """Return picture weights: one row for the value, the rest for the interval.
 
-    Parameters
-    ----------
-    groups : ndarray of shape (n_images,), str
-        The nebula of each picture.
-    y : ndarray of shape (n_images,), int
-        The class of each picture; nebulae are resampled within their class, so that
-        no class vanishes from a resample.
-    n_resamples, random_state : int
-        How many resamples, and their seed; 0 for the value alone.
+    ``groups`` and ``y`` are the nebula and the class of each picture; nebulae are
+    resampled within their class, so that no class vanishes from a resample.
 
     Returns
     -------
@@ -147,9 +132,8 @@ def make_weights(
     rng = np.random.default_rng(random_state)
     for label in np.unique(y):
         members = np.flatnonzero(y[first] == label)
-        if len(members):
-            share = np.full(len(members), 1 / len(members))
-            drawn[1:, members] = rng.multinomial(len(members), share, n_resamples)
+        if n := len(members):
+            drawn[1:, members] = rng.multinomial(n, np.full(n, 1 / n), n_resamples)
     return (drawn / counts)[:, inverse]
 
 
@@ -206,13 +190,10 @@ def compute_nebula_auroc(p: Predictions, weights: np.ndarray) -> np.ndarray:
     Nebulae of all types against everything else; ties count one half; NaN where
     there is no `other`.
     """
-    if "other" not in p.class_names:
+    if OTHER not in p.class_names:
         return np.full(len(weights), np.nan)
-    other = p.class_names.index("other")
-    positive = p.y_true != other
-    areas = [
-        _weighted_auroc(1 - proba[:, other], positive, weights) for proba in p.y_proba
-    ]
+    nebula = 1 - p.y_proba[:, :, p.class_names.index(OTHER)]
+    areas = [_weighted_auroc(proba, p.is_nebula, weights) for proba in nebula]
     return np.mean(areas, axis=0)
 
 
@@ -221,9 +202,9 @@ def compute_flip_rate(
 ) -> np.ndarray:
     """Return the share of nebula pictures whose answer changes, shape (n_weights,).
 
-    ``changed`` are the probabilities after an intervention, (n_repeats, n_images,
-    n_classes). Pictures of `other` do not count: the question is whether colour or
-    framing decides which nebula it is.
+    ``changed`` are the probabilities after a change, as ``p.y_proba``. Pictures of
+    `other` do not count: the question is whether colour or framing decides which
+    nebula it is.
     """
     flips = (changed.argmax(-1) != p.y_pred).mean(0)
     return _divide(weights @ (flips * p.is_nebula), weights @ p.is_nebula.astype(float))
@@ -252,11 +233,7 @@ def compute_worst_group_recall(
 def make_score(values: np.ndarray, groups: np.ndarray) -> Score:
     """Return a score as metrics.json has it, from its value and then its resamples.
 
-    Returns
-    -------
-    dict
-        ``value``, ``low`` and ``high`` (95 % percentile interval; None where it can't
-        be computed), ``n_images``, ``n_nebulae``.
+    ``low`` and ``high`` are the 95 % percentile interval, None where there is none.
     """
     finite = values[1:][np.isfinite(values[1:])]
     low, high = np.percentile(finite, [2.5, 97.5]) if len(finite) else (None, None)
@@ -283,13 +260,13 @@ def score_head(
     ----------
     p : Predictions
         Answers to the pictures as they are.
-    changed : mapping of str to ndarray of shape (n_repeats, n_images, n_classes)
-        Answers to the same pictures in other colours, "grey" among them; all but grey
-        may be of the pictures of nebulae only.
+    changed : mapping of str to ndarray of shape (n_repeats, n, n_classes)
+        Answers in other colours, "grey" among them; all but grey may be of the
+        pictures of nebulae only.
     palettes : ndarray of shape (n_images,), str
         The palette of each picture.
-    framed : mapping of str to ndarray, optional
-        Answers to the same pictures framed otherwise, or to those of nebulae.
+    framed : mapping, optional
+        As ``changed``, of pictures framed otherwise.
     random_split : Predictions, optional
         Answers had the split been random.
     sure : float, optional
@@ -305,70 +282,59 @@ def score_head(
     """
     grey = p.replace(changed["grey"])
     types, grey_types = p.among_types(), grey.among_types()
-    nebulae = p.select(p.is_nebula)
+    strict, nebulae = dataclasses.replace(p, accept=None), p.select(p.is_nebula)
+    weights = make_weights(p.groups, p.y_true)
+    nebula_weights = make_weights(nebulae.groups, nebulae.y_true)
+    type_weights = make_weights(types.groups, types.y_true)
 
-    def score(metric: Metric, of: Predictions = p) -> Score:
-        weights = make_weights(of.groups, of.y_true)
-        return make_score(metric(of, weights), of.groups)
+    def accuracy(of: Predictions) -> Score:
+        values = compute_balanced_accuracy(of, make_weights(of.groups, of.y_true))
+        return make_score(values, of.groups)
 
     def flips(answers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        weights = make_weights(nebulae.groups, nebulae.y_true)
         return {
-            name: compute_flip_rate(nebulae, _pick_nebulae(p, y_proba), weights)
+            name: compute_flip_rate(nebulae, _pick_nebulae(p, y_proba), nebula_weights)
             for name, y_proba in answers.items()
         }
 
     def describe(rates: Mapping[str, np.ndarray]) -> dict[str, Score]:
         return {k: make_score(rate, nebulae.groups) for k, rate in rates.items()}
 
-    def flip_types(of: Predictions, weights: np.ndarray) -> np.ndarray:
-        return compute_flip_rate(of, grey_types.y_proba, weights)
-
-    def worst_group(of: Predictions, weights: np.ndarray) -> np.ndarray:
-        return compute_worst_group_recall(of, palettes, weights)
-
-    loose = score(compute_balanced_accuracy, random_split) if random_split else None
-    worst = score(worst_group) | {"n_images": int(p.is_nebula.sum())}
     reframed = flips(framed or {})
     if reframed:
         reframed["mean"] = np.mean(list(reframed.values()), axis=0)
+    recall = compute_recall(p, weights)
+    type_flips = compute_flip_rate(types, grey_types.y_proba, type_weights)
+    worst = compute_worst_group_recall(p, palettes, weights)
+    missing = make_score(np.full(1, np.nan), p.groups)
+    loose = missing if random_split is None else accuracy(random_split)
     return {
-        "balanced_accuracy": score(compute_balanced_accuracy),
-        "balanced_accuracy_random_split": loose or _missing(p),
-        "strict_balanced_accuracy": score(compute_balanced_accuracy, p.be_strict()),
-        "macro_f1": score(compute_macro_f1),
-        "recall": score_recall(p),
-        "grey_balanced_accuracy": score(compute_balanced_accuracy, grey),
-        "type_recall": score(compute_balanced_accuracy, types),
-        "grey_type_recall": score(compute_balanced_accuracy, grey_types),
-        "type_flip_rate": score(flip_types, types),
+        "balanced_accuracy": accuracy(p),
+        "balanced_accuracy_random_split": loose,
+        "strict_balanced_accuracy": accuracy(strict),
+        "macro_f1": make_score(compute_macro_f1(p, weights), p.groups),
+        "recall": {
+            name: make_score(recall[:, i], p.groups[p.y_true == i])
+            for i, name in enumerate(p.class_names)
+        },
+        "grey_balanced_accuracy": accuracy(grey),
+        "type_recall": accuracy(types),
+        "grey_type_recall": accuracy(grey_types),
+        "type_flip_rate": make_score(type_flips, types.groups),
         "flip_rate": describe(flips(changed)),
         "framing_flip_rate": describe(reframed),
-        "worst_group_recall": worst,
-        "ece": score(compute_ece),
-        "nebula_auroc": score(compute_nebula_auroc),
+        "worst_group_recall": make_score(worst, p.groups)
+        | {"n_images": int(p.is_nebula.sum())},
+        "ece": make_score(compute_ece(p, weights), p.groups),
+        "nebula_auroc": make_score(compute_nebula_auroc(p, weights), p.groups),
         "sure": {} if sure is None else score_sure(p, sure),
     }
 
 
-def score_recall(p: Predictions) -> dict[str, Score]:
-    """Return each present class's recall as metrics.json has it."""
-    weights = make_weights(p.groups, p.y_true)
-    recall = compute_recall(p, weights)
-    return {
-        name: make_score(recall[:, i], p.groups[p.y_true == i])
-        for i, name in enumerate(p.class_names)
-    }
-
-
 def score_sure(p: Predictions, sure: float) -> dict[str, Score]:
-    """Return how many answers are sure, and how many of these are right.
+    """Return the ``share`` of sure answers, and the ``accuracy`` of these.
 
-    Returns
-    -------
-    dict of str to score
-        ``share`` of answers whose probability reaches ``sure``, and the ``accuracy``
-        of these.
+    Sure are those whose probability reaches ``sure``.
     """
     weights = make_weights(p.groups, p.y_true)
     is_sure = p.y_proba.max(-1) >= sure
@@ -384,13 +350,10 @@ def compare_heads(
     b: Predictions,
     metric: Metric = compute_balanced_accuracy,
 ) -> Score:
-    """Return the difference between two heads' scores on the same pictures.
+    """Return the difference b - a of two heads' scores on the same pictures.
 
-    Returns
-    -------
-    dict
-        The difference b - a with a paired interval: each resample draws the same
-        nebulae for both, which two separate intervals would not.
+    Its interval is paired: each resample draws the same nebulae for both, which two
+    separate intervals would not.
 
     Raises
     ------
@@ -444,7 +407,3 @@ def _round(value: float | None) -> float | None:
     if value is None or not np.isfinite(value):
         return None
     return round(float(value), 5)
-
-
-def _missing(p: Predictions) -> Score:
-    return make_score(np.full(1, np.nan), p.groups)

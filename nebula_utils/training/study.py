@@ -74,12 +74,8 @@ class Study:
 
     Attributes
     ----------
-    dataset : Dataset
-        The pictures.
-    recipe : Recipe
-        How the heads were fitted and asked.
-    backbone : Backbone
-        Feature extractor.
+    dataset, recipe, backbone, training
+        The pictures, how heads are fitted and asked, and what they are fitted on.
     y_proba : dict of str to ndarray of shape (n_repeats, n, n_classes), float64
         Calibrated answers ``"as_is"`` and under each change; those under another
         change than grey are of the pictures of nebulae only, in their order.
@@ -89,18 +85,16 @@ class Study:
         Which of the changes are framings; the others are colours.
     random_split : ndarray of shape (1, n, n_classes), optional
         Answers had the split been random.
-    training : Training, optional
-        What heads are fitted on; default: embedded when it is needed.
     """
 
     dataset: Dataset
     recipe: Recipe
     backbone: Backbone
+    training: Training
     y_proba: dict[str, np.ndarray]
     temperature: float = 1.0
     framings: tuple[str, ...] = ()
     random_split: np.ndarray | None = None
-    training: Training | None = None
 
     @cached_property
     def head(self) -> Head:
@@ -112,28 +106,11 @@ class Study:
         """The answers to the pictures as they are."""
         return self.predict_under("as_is")
 
-    @property
-    def is_nebula(self) -> np.ndarray:
-        """Whether each picture shows a nebula, shape (n_images,), bool."""
-        return self.dataset.manifest["label"].to_numpy() != OTHER
-
     def predict_under(self, name: str) -> Predictions:
         """Return the answers under one change; but for grey, to nebulae only."""
-        data, y_proba = self.dataset, self.y_proba[name]
-        mask = np.ones(len(data.y), bool) if name in EVERYONE else self.is_nebula
-        return Predictions(
-            data.y[mask],
-            y_proba,
-            data.groups[mask],
-            data.class_names,
-            data.accept[mask],
-        )
-
-    def predict_random_split(self) -> Predictions:
-        """Return the answers had the split been random, if `run_study` has them."""
-        if self.random_split is None:
-            raise ValueError("run_study was called with random_split=False")
-        return self.predictions.replace(self.random_split)
+        data, asked = self.dataset, _list_asked(self.dataset, name)
+        y, groups, accept = data.y[asked], data.groups[asked], data.accept[asked]
+        return Predictions(y, self.y_proba[name], groups, data.class_names, accept)
 
     def ask(
         self, rows: np.ndarray | pd.Index
@@ -142,25 +119,20 @@ class Study:
 
         Where a change was not asked about, there is NaN.
         """
-        rows = np.asarray(rows, int)
-        found = {}
+        found, names = {}, self.dataset.class_names
         for name, y_proba in self.y_proba.items():
-            answers = y_proba.mean(0)
-            if name not in EVERYONE:
-                everyone = np.full((len(self.is_nebula), answers.shape[1]), np.nan)
-                everyone[self.is_nebula] = answers
-                answers = everyone
-            found[name] = answers[rows]
-        return found, self.dataset.class_names
+            answers = np.full((len(self.dataset.y), len(names)), np.nan)
+            answers[_list_asked(self.dataset, name)] = y_proba.mean(0)
+            found[name] = answers[np.asarray(rows, int)]
+        return found, names
 
-    def score(self, sure: float = calibration.SURE) -> dict[str, Any]:
+    def score(self) -> dict[str, Any]:
         """Return every score that metrics.json holds of one head."""
-        loose = None if self.random_split is None else self.predict_random_split()
+        p, loose, palettes = self.predictions, self.random_split, self.dataset.palettes
         changes = {k: v for k, v in self.y_proba.items() if k != "as_is"}
         framed = {k: changes.pop(k) for k in self.framings}
-        return scores.score_head(
-            self.predictions, changes, self.dataset.palettes, framed, loose, sure
-        )
+        random = None if loose is None else p.replace(loose)
+        return scores.score_head(p, changes, palettes, framed, random, calibration.SURE)
 
     def embed(self) -> np.ndarray:
         """Return the embeddings of the test-time views, (n_images, n_views, d)."""
@@ -168,23 +140,20 @@ class Study:
 
     def fit_head(self, without: Sequence[str] = ()) -> Head:
         """Fit the calibrated head on all pictures but those of some groups."""
-        training, names = self.training, self.dataset.class_names
-        if training is None:
-            training = make_training(self.dataset, self.backbone, self.recipe)
         left = np.array(sorted(without), str)
+        given = (self.training, self.recipe, self.dataset.class_names, left)
 
         def compute() -> Mapping[str, np.ndarray]:
-            head = fit_head(training, self.recipe, names, left)
-            return head.list_arrays()
+            return fit_head(*given).list_arrays()
 
-        key = (training, self.recipe, names, left, sys.modules[fit_head.__module__])
+        key = (*given, sys.modules[fit_head.__module__])
         head = make_head(load_or_compute("heads", key, compute))
         head.temperature = self.temperature
         return head
 
     def predict(
         self,
-        pictures: Dataset | pd.DataFrame,
+        pictures: pd.DataFrame,
         changes: Sequence[str] = ("grey",),
         without: Sequence[str] = (),
     ) -> dict[str, np.ndarray]:
@@ -192,7 +161,7 @@ class Study:
 
         Parameters
         ----------
-        pictures : Dataset or DataFrame
+        pictures : DataFrame
             Of an outside set, or the held-out nebulae; the columns ``path`` and
             ``label`` are read.
         changes : sequence of str
@@ -203,11 +172,9 @@ class Study:
         Returns
         -------
         dict of str to ndarray of shape (n_images, n_classes), float64
-            Calibrated probabilities ``"as_is"`` and under each change, of every
-            picture.
+            Calibrated probabilities ``"as_is"`` and under each change.
         """
-        table = pictures if isinstance(pictures, pd.DataFrame) else pictures.manifest
-        asked = Dataset(table.reset_index(drop=True), (), {}, table[:0])
+        asked = Dataset(pictures.reset_index(drop=True), (), {}, pictures[:0])
         head = self.fit_head(without) if len(without) else self.head
         X = embed_changes(asked, self.backbone, self.recipe, changes, everyone=True)
         return {name: head.predict_proba(x) for name, x in X.items()}
@@ -226,18 +193,13 @@ def run_study(
 
     Parameters
     ----------
-    dataset : Dataset
-        Pictures.
-    backbone : Backbone
-        Feature extractor.
-    recipe : Recipe
-        How a head is fitted and asked.
+    dataset, backbone, recipe
+        Pictures, feature extractor, and how a head is fitted and asked.
     plan : (int, int, int)
         Folds, repeats and seed of the cross-validation.
-    changes : sequence of str
-        Names from `colour.COUNTERFACTUALS` in which pictures are asked about.
-    framings : sequence of str
-        Names from `framing.FRAMINGS`.
+    changes, framings : sequence of str
+        Names from `colour.COUNTERFACTUALS` and `framing.FRAMINGS`, in which pictures
+        are asked about, too.
     random_split : bool
         Also run it once with a split by picture, to show how that flatters.
 
@@ -260,16 +222,8 @@ def run_study(
         X = {"as_is": X["as_is"]}
         folds = make_splits(alone, k, 1, seed)
         loose = _cross_validate(alone, parts, recipe, X, folds)[0]["as_is"]
-    return Study(
-        dataset,
-        recipe,
-        backbone,
-        y_proba,
-        temperature,
-        tuple(framings),
-        loose,
-        training,
-    )
+    given = (dataset, recipe, backbone, training)
+    return Study(*given, y_proba, temperature, tuple(framings), loose)
 
 
 def make_splits(
@@ -284,11 +238,10 @@ def make_splits(
             f"folds: choose FOLDS from {MIN_FOLDS} to {max(MIN_FOLDS, thinnest)} "
             "(three at least, as each fold is calibrated on the others)"
         )
-    folds = list(
-        splits.repeated_group_kfold(
-            dataset.y, groups, n_splits, n_repeats, random_state
-        )
+    made = splits.repeated_group_kfold(
+        dataset.y, groups, n_splits, n_repeats, random_state
     )
+    folds = list(made)
     for _, _, train, test in folds:
         splits.check_leakage(groups, train, test)
     return folds
@@ -312,7 +265,7 @@ def embed_changes(
     full = asked if everyone else [name for name in EVERYONE if name in asked]
     common = list(dict.fromkeys(view for name in full for view in asked[name]))
     rest = {view for views in asked.values() for view in views}.difference(common)
-    chosen = dataset.manifest["label"].to_numpy() != OTHER
+    chosen = _list_nebulae(dataset)
     X = embed(dataset, backbone, common)
     found = {view: X[:, i] for i, view in enumerate(common)}
     few = {view: x[chosen] for view, x in found.items()}
@@ -358,7 +311,7 @@ def _predict_folds(
 ) -> dict[str, np.ndarray]:
     """Return out-of-fold answers, not calibrated."""
     names, groups = dataset.class_names, dataset.groups
-    rows = {name: _list_rows(dataset, name) for name in X}
+    rows = {name: _list_asked(dataset, name) for name in X}
     shape = 1 + max(repeat for repeat, _, _, _ in folds), len(names)
     y_proba = {k: np.full((shape[0], len(x), shape[1]), np.nan) for k, x in X.items()}
 
@@ -384,7 +337,7 @@ def _calibrate(
 
     The temperatures are chosen on the pictures as they are.
     """
-    rows = {name: _list_rows(dataset, name) for name in y_proba}
+    rows = {name: _list_asked(dataset, name) for name in y_proba}
     raw = y_proba["as_is"].copy()
     for repeat, answers in enumerate(raw):
         tests = [test for r, _, _, test in folds if r == repeat]
@@ -402,8 +355,11 @@ def _calibrate(
     return np.array(calibration.fit_temperature(flat, accept, weight))
 
 
-def _list_rows(dataset: Dataset, name: str) -> np.ndarray:
+def _list_asked(dataset: Dataset, name: str) -> np.ndarray:
     """Return the rows of the dataset that are asked about under a change."""
-    if name in EVERYONE:
-        return np.arange(len(dataset.y))
-    return np.flatnonzero(dataset.manifest["label"].to_numpy() != OTHER)
+    everyone = np.arange(len(dataset.manifest))
+    return everyone if name in EVERYONE else everyone[_list_nebulae(dataset)]
+
+
+def _list_nebulae(dataset: Dataset) -> np.ndarray:
+    return dataset.manifest["label"].to_numpy() != OTHER

@@ -101,7 +101,7 @@ def test_doubtful_labels_are_ranked_as_cleanlab_ranks_them(
     swapped = 5
     y_proba[0, swapped] = 1e-6
     y_proba[0, swapped, 6] = 1 - 6e-6
-    made = Study(dataset, BALANCED, fake_backbone, {"as_is": y_proba})
+    made = Study(dataset, BALANCED, fake_backbone, None, {"as_is": y_proba})
     table = list_doubtful(made, 56)
     assert table["row"][0] == swapped and table["answer"][0] == "other"
     theirs = find_label_issues(

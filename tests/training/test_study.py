@@ -69,7 +69,7 @@ def test_a_study_knows_its_answers(run, dataset: Dataset) -> None:
         np.testing.assert_allclose(p.y_proba.sum(-1), 1)
     # These classes differ in colour alone, of which the head is to make little.
     assert made.predictions.is_right.mean() > 2 / 7
-    assert made.predict_random_split().is_right.mean() > 2 / 7
+    assert made.predictions.replace(made.random_split).is_right.mean() > 2 / 7
     found, names = made.ask(np.array([0, whole - 1]))
     assert names == dataset.class_names and np.isnan(found["red"][1]).all()
     np.testing.assert_array_equal(found["as_is"], made.y_proba["as_is"][0][[0, -1]])
@@ -87,7 +87,7 @@ def test_the_head_of_a_study_is_what_a_direct_fit_gives(run, dataset: Dataset) -
     X = made.embed()
     assert isinstance(made.head, TwoStepHead)
     assert np.array_equal(made.head.predict_proba(X), direct.predict_proba(X))
-    found = made.predict(dataset, ("grey", "red"))
+    found = made.predict(dataset.manifest, ("grey", "red"))
     assert np.array_equal(found["as_is"], direct.predict_proba(X))
     assert len(found["red"]) == len(dataset.y)
 
