@@ -106,6 +106,11 @@ class Study:
         """The answers to the pictures as they are."""
         return self.predict_under("as_is")
 
+    @property
+    def is_nebula(self) -> np.ndarray:
+        """Whether each picture shows a nebula, shape (n_images,), bool."""
+        return _list_nebulae(self.dataset)
+
     def predict_under(self, name: str) -> Predictions:
         """Return the answers under one change; but for grey, to nebulae only."""
         data, asked = self.dataset, _list_asked(self.dataset, name)
