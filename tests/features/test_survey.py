@@ -295,7 +295,8 @@ def test_the_real_network_gives_the_same_bits(textures, tmp_path, monkeypatch):
     here, there = str(tmp_path / "here"), str(tmp_path / "there")
     alone = extraction.extract_features(pictures, network, store=here)
     wanted = DEFAULT_BACKBONE, FLOAT32, network.sha256
-    survey.fill_store(pictures, wanted, n_workers=2, store=there)
+    with dask.config.set({"distributed.worker.preload": []}):
+        survey.fill_store(pictures, wanted, n_workers=2, store=there)
     monkeypatch.setattr(reading, "read_image", None)
     found = extraction.extract_features(pictures, network, store=there)
     np.testing.assert_array_equal(found.X, alone.X)
