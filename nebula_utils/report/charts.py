@@ -381,9 +381,8 @@ def plot_dose_response(response: pd.DataFrame, ax: Axes | None = None) -> Axes:
         if not grey:
             band = (curve[0.25], curve[0.75])
             ax.fill_between(curve.index, *band, color=shade, alpha=0.1)
-        end = (curve.index[-1], float(curve[0.5].iloc[-1]))
-        text = {"xytext": (6, 4 if grey else -8), "color": shade, **OFFSET}
-        ax.annotate(f"{head}, {colour}", end, **text)
+            end = (curve.index[-1], float(curve[0.5].iloc[-1]))
+            ax.annotate(head, end, xytext=(6, -2), color=shade, **OFFSET)
     ax.set(
         xlabel="visual extinction A$_V$ of the cloud's densest part, magnitudes",
         ylabel="P(dark)",
@@ -391,7 +390,10 @@ def plot_dose_response(response: pd.DataFrame, ax: Axes | None = None) -> Axes:
         xlim=(0, 1.35 * response["a_v"].max()),
     )
     ax.spines[["top", "right"]].set_visible(False)
-    about = f"{response['nebula'].nunique()} emission nebulae, only the dust changes"
+    n = response["nebula"].nunique()
+    about = (
+        f"dust before {n} emission nebulae, only its amount changes; dotted: in grey"
+    )
     return write_title(ax, describe_response(response), about)
 
 

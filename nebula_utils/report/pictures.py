@@ -253,9 +253,11 @@ def plot_dust_gallery(
     for ax, row in zip(axes[0], real.to_dict("records"), strict=False):
         _draw_picture(ax, _read_square(row), row, "a real one")
     for i, row in enumerate(behind.to_dict("records")):
-        dusty, _ = dust.simulate_dark_nebula(reading.to_float(_read_square(row)), i)
-        _draw_picture(axes[1, i], dusty, row, "behind simulated dust")
-        _draw_picture(axes[2, i], _read_square(row), row, "without it")
+        square, kind = _read_square(row), dust.KINDS[i % len(dust.KINDS)]
+        nebula = dust.DarkNebula(kind, a_v=6.0)
+        dusty, _ = dust.simulate_dark_nebula(reading.to_float(square), i, nebula)
+        _draw_picture(axes[1, i], dusty, row, f"simulated: {kind}")
+        _draw_picture(axes[2, i], square, row, "without it")
     return axes
 
 
