@@ -47,17 +47,9 @@ CHECKSUM = "checksum"
 def write_atomic(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; rename it to ``path`` on success.
 
-    Parameters
-    ----------
-    path : Path
-        Where the finished file shall stand; its folder is made if needed.
-
-    Yields
-    ------
-    Path
-        A temporary name in the same folder, with the same suffix. What stands
-        there when the block ends replaces ``path`` in one step; after an error
-        or an interruption it is removed and ``path`` is as it was before.
+    It has the same suffix; the folder is made if needed. What stands there when the
+    block ends replaces ``path`` in one step; after an error or an interruption it is
+    removed and ``path`` is as it was before.
 
     Raises
     ------
@@ -87,10 +79,8 @@ def write_atomic(path: Path) -> Iterator[Path]:
 def hold_lock(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder; wait while one is in there.
 
-    Parameters
-    ----------
-    folder : Path
-        Made if needed. The operating system lifts the lock when the process ends.
+    The folder is made if needed; the operating system lifts the lock when the process
+    ends.
 
     Raises
     ------
@@ -128,12 +118,8 @@ def load_or_compute(
         Everything that decides the result, as `make_key` takes it: the inputs, the
         settings, and the modules that hold the code.
     compute : callable
-        Gives a mapping of names to arrays; no Python objects in them.
-
-    Returns
-    -------
-    dict of str to ndarray
-        Equal, bit for bit, whether computed or read.
+        Gives a mapping of names to arrays, without Python objects; they are equal, bit
+        for bit, whether computed or read.
 
     Raises
     ------
@@ -156,20 +142,11 @@ def load_or_compute(
 
 
 def make_key(*parts: Any) -> str:
-    """Return a digest of everything that decides a result.
+    """Return a digest, 64 hexadecimal digits, of everything that decides a result.
 
-    Parameters
-    ----------
-    *parts : object
-        Numbers, texts, arrays, tables, dataclasses, and collections of these count by
-        their value; a `Path` by the content of the file; a module by the source of it
-        and of all of ours that it imports, and by the versions of the packages that
-        these import.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits.
+    Numbers, texts, arrays, tables, dataclasses, and collections of these count by their
+    value; a `Path` by the content of the file; a module by the source of it and of all
+    of ours that it imports, and by the versions of the packages that these import.
 
     Raises
     ------
@@ -295,16 +272,7 @@ def seal(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unseal(content: Any) -> dict[str, Any]:
-    """Return what was sealed, without its checksum.
-
-    Parameters
-    ----------
-    content : object
-        As ``json.loads`` gave it back.
-
-    Returns
-    -------
-    dict
+    """Return what was sealed, as ``json.loads`` gave it back, without its checksum.
 
     Raises
     ------

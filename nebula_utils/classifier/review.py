@@ -1,12 +1,14 @@
 """Look again at doubtful labels of one's own pictures, and write what is accepted."""
 
 import csv
-import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ipywidgets as widgets
+
+from nebula_utils.classifier.rendering import to_png
 from nebula_utils.config import CLASS_NAMES
 from nebula_utils.files import write_atomic
 from nebula_utils.images import reading
@@ -51,36 +53,26 @@ def write_accepted(manifest_csv: Path, rows: Any) -> None:
 
 def review_labels(
     rows: Any, manifest_csv: Path | str, class_names: tuple = CLASS_NAMES
-) -> Any:
+) -> widgets.VBox:
     """Show pictures with their accepted types to be ticked, and a button that saves.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        From `training.list_doubtful`.
-    manifest_csv : Path or str
-        Where `write_accepted` puts what was changed.
-    class_names : tuple of str
-        What may be ticked.
-
-    Returns
-    -------
-    ipywidgets.VBox
-        One row a picture, the button and a line that says what was written.
+    ``rows`` are from `training.list_doubtful`; what was changed is put into the
+    manifest by `write_accepted`, and a line says how much that was.
     """
-    import ipywidgets
-
     path = Path(manifest_csv)
-    ticks = [_make_ticks(row["accept"], class_names) for _, row in rows.iterrows()]
+    ticks = [_make_ticks(accept, class_names) for accept in rows["accept"]]
     lines = [
-        ipywidgets.HBox([_show(row), ipywidgets.VBox(list(boxes.values()))])
-        for (_, row), boxes in zip(rows.iterrows(), ticks, strict=True)
+        widgets.HBox([_show(row), widgets.VBox(list(boxes.values()))])
+        for row, boxes in zip(rows.to_dict("records"), ticks, strict=True)
     ]
-    said = ipywidgets.HTML()
-    button = ipywidgets.Button(description=f"Save to {path.name}")
+    said = widgets.HTML()
+    button = widgets.Button(description=f"Save to {path.name}")
 
     def save(_: Any) -> None:
-        accepted = [_read_ticks(boxes) for boxes in ticks]
+        accepted = [
+            "|".join(name for name, box in boxes.items() if box.value)
+            for boxes in ticks
+        ]
         changed = [
             bool(new) and set(new.split("|")) != set(old.split("|"))
             for new, old in zip(accepted, rows["accept"], strict=True)
@@ -89,32 +81,20 @@ def review_labels(
         said.value = f"{sum(changed)} rows written to {path}"
 
     button.on_click(save)
-    return ipywidgets.VBox([*lines, button, said])
+    return widgets.VBox([*lines, button, said])
 
 
-def _make_ticks(accept: str, class_names: tuple) -> dict[str, Any]:
-    import ipywidgets
-
-    layout = ipywidgets.Layout(width="auto")
+def _make_ticks(accept: str, class_names: tuple) -> dict[str, widgets.Checkbox]:
+    accepted = accept.split("|")
+    look: dict[str, Any] = {"indent": False, "layout": widgets.Layout(width="auto")}
     return {
-        name: ipywidgets.Checkbox(
-            name in accept.split("|"), description=name, indent=False, layout=layout
-        )
+        name: widgets.Checkbox(name in accepted, description=name, **look)
         for name in class_names
     }
 
 
-def _read_ticks(boxes: Mapping[str, Any]) -> str:
-    return "|".join(name for name, box in boxes.items() if box.value)
-
-
-def _show(row: Any) -> Any:
+def _show(row: Mapping[str, Any]) -> widgets.VBox:
     """Return a thumbnail with what is known of the picture below it."""
-    import ipywidgets
-    from PIL import Image
-
     square = reading.cut_square(reading.read_image(Path(row["path"])), THUMBNAIL_SIDE)
-    stream = io.BytesIO()
-    Image.fromarray(square).save(stream, "JPEG")
-    text = ipywidgets.Label(f"{row['nebula']}: {row['label']}, said {row['answer']}")
-    return ipywidgets.VBox([ipywidgets.Image(value=stream.getvalue()), text])
+    text = f"{row['nebula']}: {row['label']}, said {row['answer']}"
+    return widgets.VBox([widgets.Image(value=to_png(square)), widgets.Label(text)])
