@@ -41,17 +41,9 @@ class Outside(NamedTuple):
 def load_outside(folder: Path | str, dataset: Dataset) -> Outside | None:
     """Read a folder of pictures with a manifest, to be judged and never trained on.
 
-    Parameters
-    ----------
-    folder : Path or str
-        As for the source ``photos``; pictures that it flags as doubtful are left out.
-    dataset : Dataset
-        The training pictures; classes that they lack are left out.
-
-    Returns
-    -------
-    Outside or None
-        None where there is no such folder, or nothing but copies in it.
+    It is as for the source ``photos``; what it flags as doubtful, and classes that the
+    training pictures in ``dataset`` lack, are left out. None where there is no such
+    folder, or nothing but copies of training pictures in it.
 
     Raises
     ------
@@ -112,27 +104,20 @@ def score_outside(
     found: dict[str, Any] = dict.fromkeys((*sets, POOLED, NEW))
     there = {name: one for name, one in sets.items() if one is not None}
     answers = {
-        head: {name: predict_outside(study, one, name) for name, one in there.items()}
-        for head, study in studies.items()
+        name: {head: predict_outside(s, one, name) for head, s in studies.items()}
+        for name, one in there.items()
     }
-    for name, one in there.items():
-        palettes = one.manifest["palette"].to_numpy(str)
-        found[name] = {
-            head: score_answers(by_set[name], palettes)
-            for head, by_set in answers.items()
-        }
+    palettes = {n: one.manifest["palette"].to_numpy(str) for n, one in there.items()}
     if len(there) == len(sets):
-        palettes = np.concatenate([one.manifest["palette"] for one in there.values()])
         is_new = np.concatenate([one.is_new for one in there.values()])
-        pooled = {head: pool(list(by_set.values())) for head, by_set in answers.items()}
-        found[POOLED] = {h: score_answers(p, palettes) for h, p in pooled.items()}
-        found[NEW] = {
-            head: score_answers(
-                {change: one.select(is_new) for change, one in p.items()},
-                palettes[is_new],
-            )
-            for head, p in pooled.items()
-        }
+        together = {h: pool([each[h] for each in answers.values()]) for h in studies}
+        answers |= {POOLED: together, NEW: {}}
+        palettes[POOLED] = np.concatenate(list(palettes.values()))
+        palettes[NEW] = palettes[POOLED][is_new]
+        for head, changes in together.items():
+            answers[NEW][head] = {k: p.select(is_new) for k, p in changes.items()}
+    for name, by_head in answers.items():
+        found[name] = {h: score_answers(p, palettes[name]) for h, p in by_head.items()}
     return found
 
 
