@@ -29,19 +29,11 @@ UNKNOWN_SIZE = 5.0  # arcminutes, where the catalogue gives none
 
 
 @dataclass(frozen=True)
-class InFrame:
+class InFrame(Nebula):
     """A nebula in a picture.
 
     Attributes
     ----------
-    name, type, aliases, ra_deg, dec_deg, size_arcmin
-        As in `catalogue.table.Nebula`.
-    x, y : float
-        Column and row of its middle in the picture as it is shown, px from 0, top left.
-    diameter_px : float
-        Of its circle; of 5 arcminutes where the catalogue gives no size.
-    share_inside : float
-        Share of that circle inside the picture, from 0 to 1.
     answer : dict or None
         What the classifier says of a crop 2.5 times as wide: ``label``,
         ``probability`` and ``confident``; None if the crop would be below 64 px, or
@@ -50,16 +42,10 @@ class InFrame:
         Whether catalogue and picture agree; None if the classifier is not sure.
     """
 
-    name: str
-    type: str
-    aliases: tuple[str, ...]
-    ra_deg: float
-    dec_deg: float
-    size_arcmin: float | None
-    x: float
-    y: float
-    diameter_px: float
-    share_inside: float
+    x: float  # column of its middle in the picture as it is shown, px from 0, left
+    y: float  # row, from the top
+    diameter_px: float  # of its circle; of 5 arcminutes where it has no size
+    share_inside: float  # of that circle, from 0 to 1
     answer: dict[str, Any] | None = None
     agrees: bool | None = None
 
@@ -67,7 +53,7 @@ class InFrame:
 def read_frame(
     path: Path, classify: Classify | None = None
 ) -> tuple[Decoded, Place, list[InFrame]]:
-    """List the nebulae in a picture, and what a classifier says of each.
+    """Return a picture, its place, and the nebulae in it, the largest first.
 
     Parameters
     ----------
@@ -76,15 +62,6 @@ def read_frame(
     classify : callable, optional
         Takes a crop (h, w, 3), uint8, and returns a mapping with ``label``,
         ``probabilities`` and ``confident``.
-
-    Returns
-    -------
-    decoded : Decoded
-        The picture.
-    place : Place
-        Where it is.
-    found : list of InFrame
-        The largest first.
 
     Raises
     ------
@@ -231,6 +208,7 @@ def write_votable(path: Path, found: list[InFrame]) -> None:
         {
             **asdict(one),
             "aliases": "; ".join(one.aliases),
+            "sources": "; ".join(one.sources),
             "answer": (one.answer or {}).get("label", ""),
             "agrees": {None: "", True: "yes", False: "no"}[one.agrees],
             "size_arcmin": np.nan if one.size_arcmin is None else one.size_arcmin,
@@ -270,10 +248,12 @@ def _describe(
     nebula: Nebula, at: NDArray[np.floating], share: float, size: float, scale: float
 ) -> InFrame:
     return InFrame(
-        nebula.name, nebula.type, nebula.aliases, nebula.ra_deg, nebula.dec_deg,
-        nebula.size_arcmin, round(float(at[0]), 1), round(float(at[1]), 1),
-        round(size * scale, 1), round(float(share), 3),
-    )  # fmt: skip
+        **vars(nebula),
+        x=round(float(at[0]), 1),
+        y=round(float(at[1]), 1),
+        diameter_px=round(size * scale, 1),
+        share_inside=round(float(share), 3),
+    )
 
 
 def _is_inside(points: NDArray[np.floating], shape: tuple[int, int]) -> Any:

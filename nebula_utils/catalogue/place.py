@@ -40,21 +40,11 @@ class NoPlaceError(NebulaError):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a picture is on the sky.
+    """Where a picture is on the sky."""
 
-    Attributes
-    ----------
-    wcs : WCS
-        Celestial, two-dimensional.
-    to_shown : ndarray of shape (2, 3), float64
-        Turns (x, y, 1) of the WCS, from 0, into column and row of the picture.
-    shape : tuple of (height, width)
-        Of the picture, px.
-    """
-
-    wcs: "WCS"
-    to_shown: NDArray[np.float64]
-    shape: tuple[int, int]
+    wcs: "WCS"  # celestial, two-dimensional
+    to_shown: NDArray[np.float64]  # (2, 3): its (x, y, 1), from 0, to column and row
+    shape: tuple[int, int]  # of the picture: height and width, px
 
     def find_pixels(self, sky: "SkyCoord") -> NDArray[np.float64]:
         """Return columns and rows of places on the sky, shape (n, 2)."""

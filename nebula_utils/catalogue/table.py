@@ -48,7 +48,7 @@ class Nebula:
     size_arcmin: float | None  # largest diameter; None if no source gives one
     aliases: tuple[str, ...]  # all other names, common names first
     constellation: str  # IAU abbreviation, e.g. "Tau"
-    sources: tuple[str, ...] = ()  # that know it, as data/README.md names them
+    sources: tuple[str, ...]  # that know it, as data/README.md names them
 
 
 class UnknownNameError(CatalogueError):
@@ -234,17 +234,7 @@ def match_position(
 ) -> list[tuple[Nebula, float]]:
     """Return the nebulae whose catalogue position is near a place in the sky.
 
-    Parameters
-    ----------
-    ra_deg, dec_deg : float
-        ICRS, degrees.
-    radius_arcmin : float
-        How far away a nebula's position may be, in arcminutes.
-
-    Returns
-    -------
-    list of (Nebula, float)
-        With the distance in arcminutes, the nearest first.
+    The place is ICRS. Each comes with its distance in arcminutes, the nearest first.
 
     Raises
     ------
