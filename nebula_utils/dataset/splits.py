@@ -161,29 +161,6 @@ def check_leakage(
     )
 
 
-def check_duplicates(
-    duplicates: pd.DataFrame,
-    image_ids: Sequence[str],
-    train: np.ndarray,
-    test: np.ndarray,
-) -> None:
-    """Make sure that no picture of ``train`` has its copy in ``test`` (row numbers).
-
-    Raises
-    ------
-    LeakageError
-        If one of the pairs ``first``, ``second`` of image ids is parted.
-    """
-    names = np.asarray(image_ids, dtype=str)
-    trained, tested = set(names[train]), set(names[test])
-    for one, two in zip(duplicates["first"], duplicates["second"], strict=True):
-        if (one in trained and two in tested) or (one in tested and two in trained):
-            raise LeakageError(
-                f"{one} and {two} are copies, one in training and one in test: "
-                "give the pairs to make_groups or leave one out"
-            )
-
-
 def _join_names(manifest: pd.DataFrame) -> np.ndarray:
     rows = pd.Series(np.arange(len(manifest)))
     firsts = rows.groupby(manifest["nebula"].to_numpy()).transform("first")

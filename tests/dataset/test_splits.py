@@ -120,11 +120,3 @@ def test_random_split_leaks_and_is_caught(manifest):
     _, _, train, test = next(splits.random_kfold(manifest["label"]))
     with pytest.raises(LeakageError, match=r"Sim \w+ \d"):
         splits.check_leakage(groups, train, test, manifest["nebula"])
-
-
-def test_copy_on_the_other_side_is_caught():
-    """A pair is fine on one side and an error across."""
-    pairs = pd.DataFrame({"first": ["a"], "second": ["b"]})
-    splits.check_duplicates(pairs, ["a", "b", "c"], np.array([0, 1]), np.array([2]))
-    with pytest.raises(LeakageError, match="a and b are copies"):
-        splits.check_duplicates(pairs, ["a", "b", "c"], np.array([0, 2]), np.array([1]))
