@@ -50,18 +50,8 @@ class InFrame(Nebula):
     agrees: bool | None = None
 
 
-def read_frame(
-    path: Path, classify: Classify | None = None
-) -> tuple[Decoded, Place, list[InFrame]]:
+def read_frame(path: Path) -> tuple[Decoded, Place, list[InFrame]]:
     """Return a picture, its place, and the nebulae in it, the largest first.
-
-    Parameters
-    ----------
-    path : Path
-        A picture.
-    classify : callable, optional
-        Takes a crop (h, w, 3), uint8, and returns a mapping with ``label``,
-        ``probabilities`` and ``confident``.
 
     Raises
     ------
@@ -72,10 +62,18 @@ def read_frame(
     """
     decoded = decode(path)
     place = find_place(path, decoded)
-    found = list_nebulae(place)
-    if classify is not None:
-        found = [_classify_crop(decoded.image, one, classify) for one in found]
-    return decoded, place, found
+    return decoded, place, list_nebulae(place)
+
+
+def classify_crops(
+    image: NDArray[np.uint8], found: list[InFrame], classify: Classify
+) -> list[InFrame]:
+    """Add what a classifier says of a crop around each nebula of a picture.
+
+    It takes a crop (h, w, 3), uint8, and returns a mapping with ``label``,
+    ``probabilities`` and ``confident``.
+    """
+    return [_classify_crop(image, one, classify) for one in found]
 
 
 def list_nebulae(place: Place) -> list[InFrame]:

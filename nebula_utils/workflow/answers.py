@@ -245,14 +245,18 @@ Each nebula is classified by its own crop, if the classifier is there.
 def do_frame(args: argparse.Namespace) -> int:
     """List the nebulae in a picture that knows its place on the sky."""
     from nebula_utils.catalogue import frame
-    from nebula_utils.classifier.rendering import to_png
-    from nebula_utils.dataset.stellarium import find_textures
-    from nebula_utils.files import write_atomic
 
-    decoded, place, found = frame.read_frame(args.picture, _load_for_crops(args.model))
+    decoded, place, found = frame.read_frame(args.picture)
+    classify = _load_for_crops(args.model) if found else None
+    if classify is not None:
+        found = frame.classify_crops(decoded.image, found, classify)
     if args.votable:
         frame.write_votable(args.votable, found)
     if args.annotate:
+        from nebula_utils.classifier.rendering import to_png
+        from nebula_utils.dataset.stellarium import find_textures
+        from nebula_utils.files import write_atomic
+
         textures = find_textures()
         outlines = frame.read_outlines(textures / "outlines.dat") if textures else {}
         drawn = frame.annotate(decoded.image, place, found, outlines)

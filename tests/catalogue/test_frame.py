@@ -139,7 +139,8 @@ def test_crops_are_classified_and_compared(tmp_path):
             "confident": sure,
         }
 
-    _, _, found = frame.read_frame(write_picture(tmp_path, "fits"), classify)
+    decoded, _, found = frame.read_frame(write_picture(tmp_path, "fits"))
+    found = frame.classify_crops(decoded.image, found, classify)
     asked = [one for one in found if one.answer]
     assert len(asked) == len(sizes)
     assert min(min(size[:2]) for size in sizes) >= frame.SMALLEST_CROP
