@@ -9,7 +9,7 @@ import pandas as pd
 from astropy.coordinates import SkyCoord
 from PIL import Image, ImageDraw
 
-from nebula_utils.bias.evidence import measure_share, pad_border
+from nebula_utils.bias.evidence import enlarge, measure_share, pad_border
 from nebula_utils.catalogue.frame import read_outlines
 from nebula_utils.catalogue.place import TEXTURES, place_by_corners, read_corners
 from nebula_utils.catalogue.table import find
@@ -23,6 +23,7 @@ from nebula_utils.training.study import Study
 Classifier = Any  # a later room's, which is only handed in
 
 SEEN = (0.02, 0.6)  # share of a picture that an object covers, to be told from chance
+CELLS = 64  # along each side of maps that are compared between pictures
 MASK_SIDE = 256  # px, shorter side of the mask of an object
 
 
@@ -83,11 +84,14 @@ def measure_localisation(
     list of dict
         One a picture whose object covers a part of it (`SEEN`): ``nebula``, ``label``,
         ``shape`` ("outline" or "circle"), ``share`` of the evidence for the true type
-        that lies inside, and ``chance``, the share of the picture that it covers.
+        that lies inside; ``chance``, the share of the picture that it covers; and
+        ``others``, which share of the evidence would lie there if it lay as in the
+        other pictures on average: nebulae stand in the middle of pictures, and so may
+        evidence that knows nothing of them.
     """
-    found = []
+    found, maps, masks = [], [], []
     for row in rows:
-        if row["label"] not in classifier.class_names:
+        if row["label"] not in classifier.class_names or row["label"] == OTHER:
             continue
         image = _read(classifier, row)
         mask, shape = make_mask(row, (image.shape[0], image.shape[1]))
@@ -102,6 +106,13 @@ def measure_localisation(
         share, chance = measure_share(evidence[..., label], mask, seen[..., 0])
         kept = {name: row[name] for name in ("nebula", "label")}
         found.append({**kept, "shape": shape, "share": share, "chance": chance})
+        cells = enlarge(evidence[..., [label]], CELLS, CELLS)[..., 0].clip(0)
+        maps.append(cells / max(cells.sum(), 1e-9))
+        masks.append(np.asarray(Image.fromarray(mask).resize((CELLS, CELLS))))
+    total = sum(maps)
+    for one, own, mask in zip(found, maps, masks, strict=True):
+        others = (total - own) / max(len(maps) - 1, 1)
+        one["others"] = float(others[mask].sum()) if len(maps) > 1 else np.nan
     return found
 
 

@@ -6,15 +6,18 @@ the same study, so that numbers of two studies never stand in one file.
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from nebula_utils.errors import NebulaError
 from nebula_utils.files import write_atomic, write_json
 from nebula_utils.report.drawing import CLASS_LABELS
 from nebula_utils.report.tables import find_score, format_score
 from nebula_utils.training.fitting import Recipe
+from nebula_utils.training.scores import make_score, make_weights
 
 log = logging.getLogger(__name__)
 
@@ -88,12 +91,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_model_card(
-    path: Path, study: Mapping[str, Any], scored: Mapping[str, Any], recipe: Recipe
+    path: Path,
+    study: Mapping[str, Any],
+    scored: Mapping[str, Any],
+    recipe: Recipe,
+    located: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write the card of the exported head, made by a recipe.
 
     ``study`` is from `make_study`; ``scored`` are the head's scores, as in
-    metrics.json.
+    metrics.json; ``located`` is from `bias.measure_localisation`.
     """
     data, recall = study["data"], scored["recall"]
 
@@ -122,9 +129,30 @@ def write_model_card(
         ece=score("ece"),
         share=score("sure", "share"),
         accuracy=score("sure", "accuracy"),
+        evidence=describe_evidence(located),
     )
     with write_atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def describe_evidence(located: Sequence[Mapping[str, Any]]) -> str:
+    """Say how much of the evidence lies on the nebulae."""
+    if not located:
+        return "Not measured: no picture whose nebula has a known outline or circle."
+    table = pd.DataFrame(located)
+    groups = table["nebula"].to_numpy(str)
+    weights = make_weights(groups, table["label"].to_numpy(str))
+
+    def mean(name: str) -> str:
+        values = weights @ table[name].to_numpy(float) / weights.sum(1)
+        return format_score(make_score(values, groups))
+
+    return (
+        f"Of the evidence for the right type {mean('share')} lies on the nebula, which "
+        f"covers {mean('chance')} of the picture; evidence that lay as in the other "
+        f"pictures on average would have {mean('others')} there "
+        f"({len(table)} training pictures whose outline or circle is known)."
+    )
 
 
 def describe_recipe(recipe: Recipe) -> str:
@@ -171,6 +199,8 @@ LDN 1622 is held out.
 other photographers than those it was trained on. Here {share} of the answers are \
 sure, and {accuracy} of these are right. How it fares on other people's pictures \
 stands in the README's table.
+
+**Where it looks.** {evidence}
 
 **Limits.**
 {unknown}- few nebulae in the thin classes: look at the intervals, not the values

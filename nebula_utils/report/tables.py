@@ -134,7 +134,8 @@ def tabulate_explanations(
     ``distance`` and ``located`` are from `bias.measure_flip_distances` and
     `bias.measure_localisation`. A row has: pictures, the share whose answer no turn of
     the hues flips, the median turn (degrees) of those that flip, the share that grey
-    flips; evidence on the nebula and the part of the picture that it covers, means.
+    flips; evidence on the nebula, as much as the other pictures' evidence would put
+    there, and the part of the picture that it covers, means.
     """
     rows = {}
     for name, part in distance.groupby("label", sort=False):
@@ -146,6 +147,7 @@ def tabulate_explanations(
             "median turn, °": turns.median() if len(turns) else float("nan"),
             "grey flips": round(float((part["saturation"] >= 0).mean()), 2),
             "evidence on it": round(on["share"].mean(), 2) if len(on) else None,
+            "others' evidence": round(on["others"].mean(), 2) if len(on) else None,
             "it covers": round(on["chance"].mean(), 2) if len(on) else None,
         }
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -73,7 +73,10 @@ def test_evidence_on_the_nebula_is_above_chance(row: dict) -> None:
     (found,) = measures.measure_localisation(seeing, [row])
     assert found["shape"] == "outline" and found["label"] == "emission"
     assert found["chance"] == pytest.approx(0.2 * 0.4 / 4, abs=0.004)
-    assert found["share"] > 2 * found["chance"]
+    assert found["share"] > 2 * found["chance"] and np.isnan(found["others"])
+    twice = measures.measure_localisation(seeing, [row, row])
+    # The same picture twice: the others' evidence lies where its own does.
+    assert twice[0]["others"] == pytest.approx(found["share"], abs=0.03)
     assert measures.measure_localisation(seeing, [{**row, "label": "comet"}]) == []
 
 

@@ -124,9 +124,12 @@ def test_quoted_benchmarks_have_goals():
 def test_model_card_has_the_numbers(metrics, tmp_path):
     """Each class with its counts and recall, what is not known, and no gap left."""
     scored = metrics["heads"]["robust"]
-    write_model_card(tmp_path / "MODEL_CARD.md", metrics, scored, ROBUST)
+    nebula = {"nebula": "M 1", "label": "planetary", "shape": "circle"}
+    located = [{**nebula, "share": 0.5, "chance": 0.25, "others": 0.375}]
+    write_model_card(tmp_path / "MODEL_CARD.md", metrics, scored, ROBUST, located)
     text = (tmp_path / "MODEL_CARD.md").read_text("utf-8")
     assert "| not a nebula | 20 | 20 |" in text
     assert "not known to the model: planetary (only 2 nebulae)" in text
     assert "{" not in text
+    assert "evidence for the right type 0.50" in text and "have 0.38" in text
     assert "Two logistic regressions" in text and "12 views" in text
