@@ -322,8 +322,11 @@ class FeatureStore:
         import fsspec
 
         place = f"{url or cache_dir() / 'features'}/{make_key(*parts)[:24]}"
-        self._files, self.folder = fsspec.core.url_to_fs(place)
         self._is_local = "://" not in place
+        if self._is_local:  # whatever it is called, "a::b" too
+            self._files, self.folder = fsspec.filesystem("file"), os.path.abspath(place)
+        else:
+            self._files, self.folder = fsspec.core.url_to_fs(place)
         self._whole_shard = whole_shard
 
     def name(self, content: str, view: Hashable) -> str:

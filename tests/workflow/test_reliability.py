@@ -24,7 +24,7 @@ from nebula_utils import config
 from nebula_utils.classifier.classifier import load_classifier
 from nebula_utils.dataset import hips
 from nebula_utils.errors import ModelError, SourceError
-from nebula_utils.features import backbone, extraction, weights
+from nebula_utils.features import backbone, extraction, survey, weights
 from nebula_utils.features.extraction import extract_features
 from nebula_utils.features.views import Preprocessing, View
 from nebula_utils.training.heads import FORMAT_VERSION
@@ -71,7 +71,7 @@ def undisturbed(place, server):
 def call(monkeypatch, capsys):
     """Give a function that does a work in this process: status and messages."""
     fake = tiny_nebula.FakeBackbone()
-    monkeypatch.setattr(extraction, "load_backbone", lambda *_: fake)
+    monkeypatch.setattr(survey, "load_backbone", lambda *_: fake)
     monkeypatch.setattr(extraction, "SHARD_VIEWS", tiny_nebula.SHARD_VIEWS)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
