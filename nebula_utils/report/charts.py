@@ -381,14 +381,14 @@ def plot_dose_response(response: pd.DataFrame, ax: Axes | None = None) -> Axes:
         if not grey:
             band = (curve[0.25], curve[0.75])
             ax.fill_between(curve.index, *band, color=shade, alpha=0.1)
-            end = (curve.index[-1], float(curve[0.5].iloc[-1]))
-            ax.annotate(head, end, xytext=(6, -2), color=shade, **OFFSET)
+            ax.plot([], [], color=shade, marker="o", ms=4, label=head)
     ax.set(
         xlabel="visual extinction A$_V$ of the cloud's densest part, magnitudes",
         ylabel="P(dark)",
         ylim=(0, 1),
-        xlim=(0, 1.35 * response["a_v"].max()),
+        xlim=(0, 1.02 * response["a_v"].max()),
     )
+    ax.legend(loc="upper left", frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
     n = response["nebula"].nunique()
     about = (
@@ -400,12 +400,7 @@ def plot_dose_response(response: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def describe_response(response: pd.DataFrame) -> str:
     """Say in one sentence what the dust changes, whatever it is."""
     as_is = response[response["colour"] == "as it is"]
-    medians = as_is.groupby(["head", "a_v"], sort=False)["p_dark"].median()
-    least, most = as_is["a_v"].min(), as_is["a_v"].max()
-    parts = []
-    for head in as_is["head"].unique():
-        before, after = medians[head, least], medians[head, most]
-        change = "rises" if after > before + 0.02 else "does not rise"
-        change = "falls" if after < before - 0.02 else change
-        parts.append(f"{change} from {before:.2f} to {after:.2f} ({head})")
-    return f"With the dust P(dark) {' and '.join(parts)}"
+    medians = as_is.groupby(["head", "a_v"], sort=False)["p_dark"].median().unstack()
+    ends = zip(medians.index, medians.iloc[:, 0], medians.iloc[:, -1], strict=True)
+    parts = [f"{before:.2f} → {after:.2f} ({head})" for head, before, after in ends]
+    return f"P(dark) without → with the most dust: {', '.join(parts)}"

@@ -4,6 +4,7 @@ Colours and names serve the page too, so Matplotlib is imported only where it dr
 """
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from nebula_utils.training.scores import Score
 
 DPI = 100
+CHARACTERS = 13  # of a title to an inch
 QUALITY = 82  # of JPEG, for figures with photographs
 OFFSET: dict[str, Any] = {"textcoords": "offset points", "fontsize": 9}
 # Colour and marker: told apart by the colour-blind and in a grey print.
@@ -128,6 +130,8 @@ def get_figure(ax: "Axes") -> "Figure":
 
 def write_title(ax: "Axes", title: str, subtitle: str) -> "Axes":
     """Write the finding, and in smaller type what is plotted; both go into alt text."""
+    inches = get_figure(ax).get_figwidth() * ax.get_position().width
+    title = textwrap.fill(title, max(30, round(CHARACTERS * inches)))
     ax.set_title(f"{title}\n", loc="left", fontsize=11)
     ax.text(0, 1.02, subtitle, transform=ax.transAxes, fontsize=9, color="#555")
     ax.set_label(subtitle)
