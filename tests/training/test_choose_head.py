@@ -71,4 +71,4 @@ def test_without_the_outside_sets_it_skips(script, monkeypatch, tmp_path) -> Non
     monkeypatch.setattr(script, "REPOSITORY", tmp_path / "repository")
     monkeypatch.setattr(script, "load_dataset", lambda: None)
     monkeypatch.setattr(script, "load_backbone", lambda: pytest.fail("went on"))
-    assert script.main() == 0
+    assert script.main([]) == 0
