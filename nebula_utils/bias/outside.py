@@ -59,7 +59,7 @@ def load_outside(folder: Path | str, dataset: Dataset) -> Outside | None:
     both = pd.concat([known, theirs], ignore_index=True)
     copies = find_duplicates(both)
     ours = copies[["first", "second"]].isin(set(known["image_id"]))
-    twins = copies[ours.sum(1) == 1]
+    twins = copies[ours.sum(axis=1) == 1]
     groups = make_groups(both, copies)
     is_new = ~np.isin(groups[len(known) :], groups[: len(known)])
     kept = ~theirs["image_id"].isin({*twins["first"], *twins["second"]}).to_numpy()
@@ -214,7 +214,8 @@ def compare_photographers(
     """Cross-validate by nebula and by photographer, on the same pictures.
 
     Each picture's ``credit`` names its photographer. One picture a nebula is used, so
-    that none is on both sides either way.
+    that none is on both sides either way; classes with fewer photographers than folds
+    are left out of both.
 
     Returns
     -------
@@ -224,14 +225,15 @@ def compare_photographers(
     """
     once = dataset.manifest.drop_duplicates("group").reset_index(drop=True)
     who = once["credit"].str.split(r"[/,;&]").str[0].str.strip().str.lower()
-    ways = {
-        "nebula": once,
-        "photographer": once.assign(group=who.where(who != "", once["image_id"])),
-    }
+    who = who.where(who != "", once["image_id"])
+    counts = who.groupby(once["label"]).nunique()
+    names = tuple(n for n in dataset.class_names if counts.get(n, 0) >= plan[0])
+    once, who = (part[once["label"].isin(names)] for part in (once, who))
+    ways = {"nebula": once, "photographer": once.assign(group=who)}
     found: dict[str, dict[str, Score]] = {}
     for recipe in recipes:
         for way, rows in ways.items():
-            part = replace(dataset, manifest=rows)
+            part = replace(dataset, manifest=rows, class_names=names)
             study = run_study(part, backbone, recipe, plan, (), (), random_split=False)
             p = study.predictions
             values = scores.compute_balanced_accuracy(
