@@ -49,6 +49,7 @@ from nebula_utils.training.study import (
 
 log = logging.getLogger(__name__)
 
+SOURCE = "stellarium+everyday"  # of the default study
 SETS = ("strangers", "photos", "stellarium-26.3")
 CONSTRAINED = "strangers"  # the set with all that a nebula must be told from
 MOST_FLIPS, LEAST_AUROC, LEAST_OTHER = 0.10, 0.98, 0.90
@@ -216,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--fine-tune", type=int, default=0, metavar="SEEDS", help=about)
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    dataset = load_dataset()
+    dataset = load_dataset(SOURCE)
     sets = load_sets(dataset)
     if len(sets) < len(SETS):
         log.info("skipped: %s are needed beside the repository", ", ".join(SETS))
