@@ -315,6 +315,8 @@ def _predict_folds(
     folds: Sequence[splits.Split],
 ) -> dict[str, np.ndarray]:
     """Return out-of-fold answers, not calibrated."""
+    from threadpoolctl import threadpool_limits
+
     names, groups = dataset.class_names, dataset.groups
     rows = {name: _list_asked(dataset, name) for name in X}
     shape = 1 + max(repeat for repeat, _, _, _ in folds), len(names)
@@ -324,7 +326,9 @@ def _predict_folds(
         _, _, train, test = fold
         return fit_head(training, recipe, names, groups[test], len(train))
 
-    with ThreadPoolExecutor(N_JOBS) as pool:
+    # Set for all folds at once: set and reset by each of two threads, the limit holds
+    # now and then, and the last bits of the answers with it.
+    with threadpool_limits(1), ThreadPoolExecutor(N_JOBS) as pool:
         fits = tqdm(
             pool.map(fit, folds), recipe.name, len(folds), unit="fold", disable=None
         )

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from threadpoolctl import threadpool_info
 
 from nebula_utils.dataset.manifest import Dataset, make_dataset
 from nebula_utils.errors import SourceError
@@ -192,3 +193,17 @@ def test_balanced_weights_give_each_class_and_nebula_its_share() -> None:
     weight = compute_sample_weight(samples, balanced=True)
     assert weight[1] / weight[0] == pytest.approx(1.0)  # half the share, half as many
     assert weight[:3].sum() == pytest.approx(weight[3])
+
+
+def test_folds_are_answered_with_one_thread(run, monkeypatch) -> None:
+    """Else the number of threads, and the last bits, depend on who fits meanwhile."""
+    seen = []
+    answer = TwoStepHead.predict_proba
+
+    def spy(self: TwoStepHead, X: np.ndarray) -> np.ndarray:
+        seen.append(max(library["num_threads"] for library in threadpool_info()))
+        return answer(self, X)
+
+    monkeypatch.setattr(TwoStepHead, "predict_proba", spy)
+    run()
+    assert set(seen) == {1}
