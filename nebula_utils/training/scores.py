@@ -275,7 +275,7 @@ def score_head(
     Returns
     -------
     dict
-        Keys as in interface.md; beside them ``strict_balanced_accuracy`` (one right
+        Keys as in metrics.json, among them ``strict_balanced_accuracy`` (one right
         type a picture), ``type_recall``, ``grey_type_recall`` and ``type_flip_rate``
         (nebulae only, answers that must name a type), ``framing_flip_rate`` with
         the ``mean`` over the framings, and ``sure`` with ``share`` and ``accuracy``.
