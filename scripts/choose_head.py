@@ -18,7 +18,6 @@ without random colours let 11 % of the answers flip without colour.
 """
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -33,7 +32,7 @@ from nebula_utils.config import OTHER, REPORTS, REPOSITORY
 from nebula_utils.dataset.manifest import Dataset, load_dataset
 from nebula_utils.dataset.screening import find_unseen
 from nebula_utils.features.backbone import load_backbone
-from nebula_utils.files import write_atomic
+from nebula_utils.files import write_atomic, write_json
 from nebula_utils.training import calibration, scores
 from nebula_utils.training.finetune import fine_tune
 from nebula_utils.training.scores import Predictions, make_score, make_weights
@@ -236,7 +235,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found[recipe.name] = {**measure(answers), "framing": framing}
         if recipe is ROBUST:
             sure = answers
-            write_json(measure_certainty(answers, calibration.SURE))
+            write_json(
+                calibration.CERTAINTY, measure_certainty(answers, calibration.SURE)
+            )
         if recipe in CANDIDATES:
             answers = predict(study, sets, leave_out=True)
             strict[recipe.name] = {**measure(answers), "framing": framing}
@@ -252,12 +253,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with write_atomic(REPORTS / "choice.md") as temporary:
         temporary.write_text("\n".join(text), encoding="utf-8")
     return 0
-
-
-def write_json(certainty: Mapping[str, Any]) -> None:
-    """Write what sure answers are worth."""
-    with write_atomic(calibration.CERTAINTY) as temporary:
-        temporary.write_text(json.dumps(certainty, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
