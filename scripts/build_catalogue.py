@@ -37,7 +37,7 @@ from catalogue_sources import (
 )
 
 from nebula_utils import config
-from nebula_utils.catalogue.designations import canonical, name_key
+from nebula_utils.catalogue.names import canonical, name_key
 from nebula_utils.catalogue.table import COLUMNS as READ_COLUMNS
 from nebula_utils.files import write_atomic
 

@@ -8,7 +8,7 @@ from catalogue_rules import Place, agree, angle
 from catalogue_sources import ORIGINALS, Record
 from scipy.spatial import cKDTree
 
-from nebula_utils.catalogue.designations import name_key
+from nebula_utils.catalogue.names import name_key
 
 # Numbers that join records of two sources. Lynds' bright nebulae and the cluster
 # lists don't: one of their numbers often covers several nebulae.

@@ -18,7 +18,7 @@ import numpy as np
 from astropy.coordinates import FK4, SkyCoord
 from catalogue_sources import ORIGINALS, Record
 
-from nebula_utils.catalogue.designations import name_key
+from nebula_utils.catalogue.names import name_key
 
 _log = logging.getLogger("build_catalogue")
 found: Counter[str] = Counter()  # rule → how often it had to act

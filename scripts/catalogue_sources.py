@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from nebula_utils.catalogue.designations import canonical, name_key
+from nebula_utils.catalogue.names import canonical, name_key
 from nebula_utils.errors import SourceError
 from nebula_utils.files import compute_sha256
 

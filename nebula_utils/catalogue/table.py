@@ -14,7 +14,7 @@ from rapidfuzz import fuzz, process
 from rapidfuzz.distance import Levenshtein
 
 from nebula_utils import config
-from nebula_utils.catalogue.designations import (
+from nebula_utils.catalogue.names import (
     MAX_NAME_LENGTH,
     SHARED_WORDS,
     canonical,

@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from nebula_utils.catalogue.designations import canonical
+from nebula_utils.catalogue.names import canonical
 from nebula_utils.catalogue.table import Nebula, find, suggest
 from nebula_utils.classifier.classifier import Certainty, Result
 from nebula_utils.config import OTHER

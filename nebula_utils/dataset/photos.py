@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from nebula_utils.catalogue.designations import canonical
+from nebula_utils.catalogue.names import canonical
 from nebula_utils.catalogue.table import find
 from nebula_utils.config import (
     CLASS_NAMES,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nebula_utils.catalogue.designations import canonical, name_key, tidy
+from nebula_utils.catalogue.names import canonical, name_key, tidy
 
 
 @pytest.mark.parametrize(

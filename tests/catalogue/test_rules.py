@@ -9,7 +9,7 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 
 from nebula_utils import config
-from nebula_utils.catalogue.designations import name_key
+from nebula_utils.catalogue.names import name_key
 from nebula_utils.catalogue.table import read_catalogue
 
 # How exact each list is, in arcmin. Cederblad's copy is an hour off in places.

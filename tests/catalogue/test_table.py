@@ -12,7 +12,7 @@ import pytest
 
 from nebula_utils import config
 from nebula_utils.catalogue import table as catalogue
-from nebula_utils.catalogue.designations import name_key
+from nebula_utils.catalogue.names import name_key
 from nebula_utils.errors import CatalogueError
 
 KNOWN = Path(__file__).parents[1] / "data" / "known_nebulae.csv"
