@@ -48,7 +48,7 @@ from nebula_utils.training.study import (
 
 log = logging.getLogger(__name__)
 
-SOURCE = "stellarium+everyday"  # of the default study
+SOURCE, PLAN = "stellarium+everyday", (5, 3, 0)  # of the default study
 SETS = ("strangers", "photos", "stellarium-26.3")
 CONSTRAINED = "strangers"  # the set with all that a nebula must be told from
 MOST_FLIPS, LEAST_AUROC, LEAST_OTHER = 0.10, 0.98, 0.90
@@ -229,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found, strict, sure = {}, {}, {}
     for recipe, backbone in networks.items():
         log.info("%s", recipe.name)
-        study = run_study(dataset, backbone, recipe, **few)
+        study = run_study(dataset, backbone, recipe, PLAN, **few)
         framing = measure_framing(study, sets)
         answers = predict(study, sets, leave_out=False)
         found[recipe.name] = {**measure(answers), "framing": framing}
