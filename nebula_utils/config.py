@@ -20,8 +20,9 @@ CLASS_NAMES = (*NEBULA_TYPES, OTHER)
 OTHER_KINDS = ("galaxy", "cluster", "star_field", "everyday")
 
 # What a picture's file may end in; its content decides how it is read.
-PICTURE_SUFFIXES = frozenset(
-    ".jpg .jpeg .png .webp .tif .tiff .gif .bmp .heic .heif .fits .fit .fts".split()
+PICTURE_SUFFIXES = tuple(
+    ".jpg .jpeg .png .webp .tif .tiff .gif .bmp .heic .heif .xisf "
+    ".fits .fit .fts .fits.gz .fit.gz .fits.fz .fit.fz".split()
 )
 
 IMAGE_SIZE = 224  # px, what MobileNet v1 was trained on

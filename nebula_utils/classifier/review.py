@@ -9,7 +9,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from nebula_utils.classifier.rendering import to_png
-from nebula_utils.config import CLASS_NAMES
+from nebula_utils.config import CLASS_NAMES, PICTURE_SUFFIXES
 from nebula_utils.files import write_atomic
 from nebula_utils.images import reading
 
@@ -23,13 +23,17 @@ def write_accepted(manifest_csv: Path, rows: Any) -> None:
     Parameters
     ----------
     manifest_csv : Path
-        As the source ``photos`` reads it; made if it is not there. Other rows and
-        columns stay as they are.
+        As the source ``photos`` reads it; other rows and columns stay as they are. If
+        it is not there, it is made with a row for every picture of the class folders
+        around it, as the source reads only what a manifest lists.
     rows : DataFrame
         With ``path``, ``label``, ``accept`` (types joined by ``|``) and ``nebula``.
     """
     folder = manifest_csv.parent
-    old: list[dict[str, str]] = []
+    files = sorted(
+        path.relative_to(folder).as_posix() for path in folder.glob("*/**/*")
+    )
+    old = [{"file": f} for f in files if f.lower().endswith(PICTURE_SUFFIXES)]
     fields = list(COLUMNS)
     if manifest_csv.is_file():
         with open(manifest_csv, newline="", encoding="utf-8-sig") as stream:

@@ -16,17 +16,15 @@ from typing import Any
 import anywidget
 import traitlets
 
+from nebula_utils.config import PICTURE_SUFFIXES
+from nebula_utils.images.decoding import MAX_BYTES
+
 log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
 MAX_BYTES_SERVED = 60_000_000
-MAX_BYTES_OWN = 500_000_000  # on one's own machine
 MAX_FILES = 100
 MAX_NAME = 80  # characters of a file's name that are shown
-SUFFIXES = (
-    ".jpg .jpeg .png .webp .tif .tiff .gif .bmp .heic .heif "
-    ".fit .fits .fts .fz .gz .xisf"
-).split()
 SERVED, PUBLIC = "NEBULA_SERVED", "NEBULA_PUBLIC"
 
 
@@ -42,7 +40,7 @@ class WaysIn(anywidget.AnyWidget):
 
     max_bytes = traitlets.Int(0).tag(sync=True)
     max_files = traitlets.Int(MAX_FILES).tag(sync=True)
-    suffixes = traitlets.List(traitlets.Unicode(), SUFFIXES).tag(sync=True)
+    suffixes = traitlets.List(traitlets.Unicode(), [*PICTURE_SUFFIXES]).tag(sync=True)
     examples = traitlets.List(traitlets.Unicode()).tag(sync=True)
     allow_paths = traitlets.Bool(False).tag(sync=True)
     is_served = traitlets.Bool(False).tag(sync=True)
@@ -157,7 +155,7 @@ def is_served() -> bool:
 def get_max_bytes() -> int:
     """Return the largest file that is taken: less where the page is for others."""
     mine = SERVED in os.environ and PUBLIC not in os.environ
-    return MAX_BYTES_OWN if mine or not is_served() else MAX_BYTES_SERVED
+    return MAX_BYTES if mine or not is_served() else MAX_BYTES_SERVED
 
 
 def explain_limit(found: str, limit: int) -> str:

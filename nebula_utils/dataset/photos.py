@@ -269,7 +269,8 @@ def _walk_class_folders(folder: Path) -> list[dict[str, str]]:
         files = sorted(
             path
             for path in place.rglob("*")
-            if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+            if path.name.lower().endswith(PICTURE_SUFFIXES)
+            and not path.name.startswith(".")
         )
         if not files:
             raise SourceError(f"{place} holds no picture: fill it or remove the folder")

@@ -109,7 +109,7 @@ def list_pictures(source: Path) -> list[Path | str]:
             file
             for file in source.rglob("*")
             if (file.is_file() or file.is_symlink() and not file.exists())
-            and file.suffix.lower() in PICTURE_SUFFIXES
+            and file.name.lower().endswith(PICTURE_SUFFIXES)
             and not any(part.startswith(hidden) for part in file.parts[-2:])
         )
     try:

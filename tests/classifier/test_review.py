@@ -42,6 +42,21 @@ def test_accepted_types_are_what_the_source_reads_back(
     assert sorted(read) == ["dark|emission", "dark|emission", "planetary"]
 
 
+def test_no_picture_is_lost_by_a_first_review(dataset: Dataset, tmp_path: Path) -> None:
+    """Class folders without a manifest keep all their pictures when one is reviewed."""
+    from shutil import copyfile
+
+    (tmp_path / "dark").mkdir()
+    for name in ("a-1.png", "b-1.png"):
+        copyfile(dataset.manifest["path"].iloc[0], tmp_path / "dark" / name)
+    before = load_photos(tmp_path)
+    one = before.head(1).assign(accept="dark|emission")
+    write_accepted(tmp_path / "manifest.csv", one)
+    after = load_photos(tmp_path)
+    assert list(after["image_id"]) == list(before["image_id"])
+    assert list(after["accept"]) == ["dark|emission", "dark"]
+
+
 def test_the_table_writes_only_what_was_changed(
     dataset: Dataset, tmp_path: Path
 ) -> None:

@@ -1,5 +1,7 @@
 """Class folders and manifests of one's own pictures."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -266,3 +268,12 @@ def test_everyday_photos_are_of_this_machine(monkeypatch, tmp_path):
 def test_everyday_photos_are_all_there(textures):
     """Each photo of data/everyday.csv is on a machine that has the textures."""
     assert len(photos.load_everyday()) == len(photos.read_rows(photos.EVERYDAY)) == 38
+
+
+def test_class_folders_list_astronomers_files_too(tmp_path: Path) -> None:
+    """What a single path may be, a file in a folder may be: XISF, packed FITS."""
+    (tmp_path / "dark").mkdir()
+    for name in ("a-1.xisf", "b-1.fits.gz", "c-1.FITS.FZ", "notes.gz"):
+        (tmp_path / "dark" / name).write_bytes(b"")
+    found = photos.load_photos(tmp_path)["path"].map(lambda path: Path(path).name)
+    assert list(found) == ["a-1.xisf", "b-1.fits.gz", "c-1.FITS.FZ"]

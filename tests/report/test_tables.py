@@ -99,7 +99,7 @@ def test_goals_stand_beside_both_studies(metrics):
     """Every row has its goals; the second study shows dashes until it has run."""
     lines = tables.make_goal_table([metrics, None])
     assert all(line.count("|") == 6 for line in lines)
-    assert "| 0.70 · 0.65 |" in "\n".join(lines)
+    assert "| 0.70 ✓ · 0.65 ✓ |" in "\n".join(lines)
     assert lines[-1] == "| types | 5 | 2 | 6 | – |"
 
 

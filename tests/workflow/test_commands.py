@@ -110,6 +110,11 @@ def test_run_writes_provenance_and_prints_the_report(
     assert written["wall_seconds"] == {"04_y": 2.0, "05_x": 1.25}
     assert written["parameters"]["04_y"] == {"K": 5}
     assert written["seeds"] == {"05_x.SEED": 3}
+    # Without the notebook that writes it, metrics.json is another run's.
+    step = pipeline.Step(tmp_path / "04_x.ipynb", {}, {"BACKBONE": "net"})
+    assert cli.main(["run", "--out", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "0.71" not in shown and "notebook 05" in shown
     assert written["weights_sha256"] == {"net": "hash of net"}
 
 

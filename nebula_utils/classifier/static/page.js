@@ -265,7 +265,9 @@ function build(model) {
   const root = make("div", "nebula-drop");
   const input = make("input", "nebula-drop-input", "", { "aria-label": "Choose pictures" });
   Object.assign(input, { type: "file", multiple: true, id: `drop-${Math.random()}` });
-  input.accept = ["image/*", ...model.get("suffixes")].join(",");
+  // Browsers look at what stands after the last point only.
+  const endings = model.get("suffixes").map((s) => s.slice(s.lastIndexOf(".")));
+  input.accept = ["image/*", ...endings].join(",");
   const button = make("label", "nebula-button", "Choose pictures");
   button.htmlFor = input.id;
   const hint = make("span", "nebula-drop-hint", "or drop or paste them, or a folder");
