@@ -30,7 +30,10 @@ from nebula_utils.images.reading import read_image, resize_image, to_float
 
 GREY_SIDE = 128  # px, what copies and palettes are judged at
 TINY_SIDE = 64  # px; below this a 224-px network sees mostly interpolation
-MIN_CONTRAST = 8  # grey levels between the 0.5th and 99.5th percentile
+# Grey levels between the 0.5th and 99.5th percentile: fewer teach nothing. To answer,
+# `images.reading` (MIN_CONTRAST) refuses less: what has no 6 levels, extremes counted,
+# in any channel of a small map's middle.
+MIN_CONTRAST = 8
 MAX_EMPTY = 0.5  # share of 8 × 8 px blocks that are flat black or flat white
 COPY_SIMILARITY = 0.6
 _HASH_BITS = 64
