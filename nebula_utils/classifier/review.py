@@ -3,13 +3,15 @@
 import csv
 import os
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
 
 from nebula_utils.classifier.rendering import to_png
-from nebula_utils.config import CLASS_NAMES, PICTURE_SUFFIXES
+from nebula_utils.config import CLASS_NAMES
+from nebula_utils.errors import SourceError
 from nebula_utils.files import write_atomic
 from nebula_utils.images import reading
 
@@ -23,29 +25,37 @@ def write_accepted(manifest_csv: Path, rows: Any) -> None:
     Parameters
     ----------
     manifest_csv : Path
-        As the source ``photos`` reads it; other rows and columns stay as they are. If
-        it is not there, it is made with a row for every picture of the class folders
-        around it, as the source reads only what a manifest lists.
+        As the source ``photos`` reads it; if it is not there, it is made of all the
+        pictures in class folders beside it, as it then decides what is listed. Other
+        rows and columns stay as they are.
     rows : DataFrame
         With ``path``, ``label``, ``accept`` (types joined by ``|``) and ``nebula``.
+
+    Raises
+    ------
+    SourceError
+        If a picture lies outside the manifest's folder, or a class folder is empty.
     """
-    folder = manifest_csv.parent
-    files = sorted(
-        path.relative_to(folder).as_posix() for path in folder.glob("*/**/*")
-    )
-    old = [{"file": f} for f in files if f.lower().endswith(PICTURE_SUFFIXES)]
+    from nebula_utils.dataset.photos import list_class_folders  # imports pandas
+
+    folder = Path(os.path.abspath(manifest_csv.parent))
+    for path in rows["path"]:
+        if not Path(os.path.abspath(path)).is_relative_to(folder):
+            raise SourceError(f"{path} is not in {folder}: nothing is written")
     fields = list(COLUMNS)
     if manifest_csv.is_file():
         with open(manifest_csv, newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
             old = list(reader)
             fields = list(dict.fromkeys([*(reader.fieldnames or ()), *COLUMNS]))
+    else:
+        old = list_class_folders(folder)
     known = {os.path.normpath(row["file"]): row for row in old}
     for row in rows.to_dict("records"):
         file = os.path.relpath(row["path"], folder)
         new = {"file": Path(file).as_posix(), "nebula": row["nebula"]}
-        target = known.setdefault(os.path.normpath(file), new)
-        target |= {"class": row["label"], "accept": row["accept"]}
+        new["class"] = row["label"]
+        known.setdefault(os.path.normpath(file), new)["accept"] = row["accept"]
     with (
         write_atomic(manifest_csv) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as stream,
@@ -81,8 +91,12 @@ def review_labels(
             bool(new) and set(new.split("|")) != set(old.split("|"))
             for new, old in zip(accepted, rows["accept"], strict=True)
         ]
-        write_accepted(path, rows.assign(accept=accepted)[changed])
-        said.value = f"{sum(changed)} rows written to {path}"
+        try:
+            if any(changed):
+                write_accepted(path, rows.assign(accept=accepted)[changed])
+            said.value = escape(f"{sum(changed)} rows written to {path}")
+        except SourceError as error:
+            said.value = escape(str(error))
 
     button.on_click(save)
     return widgets.VBox([*lines, button, said])

@@ -72,7 +72,7 @@ def load_photos(folder: Path) -> pd.DataFrame:
     if not folder.is_dir():
         raise SourceError(f"no folder {folder}: give one with class folders like dark/")
     path = folder / "manifest.csv"
-    rows = read_rows(path) if path.is_file() else _walk_class_folders(folder)
+    rows = read_rows(path) if path.is_file() else list_class_folders(folder)
     there = [row for row in rows if (folder / row["file"]).is_file()]
     for row in rows:
         if row not in there:
@@ -83,6 +83,31 @@ def load_photos(folder: Path) -> pd.DataFrame:
             f"{', '.join(CLASS_NAMES)}"
         )
     return make_manifest(there, folder, "photos", guess=True)
+
+
+def list_class_folders(folder: Path) -> list[dict[str, str]]:
+    """List the pictures of class folders as rows of a manifest with ``file`` alone.
+
+    Raises
+    ------
+    SourceError
+        If a class folder holds no picture.
+    """
+    rows = []
+    for place in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if match_class(place.name) is None:
+            logger.warning("%s is no class folder: left out", place)
+            continue
+        files = sorted(
+            path
+            for path in place.rglob("*")
+            if path.name.lower().endswith(PICTURE_SUFFIXES)
+            and not path.name.startswith(".")
+        )
+        if not files:
+            raise SourceError(f"{place} holds no picture: fill it or remove the folder")
+        rows += [{"file": file.relative_to(folder).as_posix()} for file in files]
+    return rows
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -237,7 +262,7 @@ def _make_row(row: Mapping[str, str], guess: bool) -> dict[str, Any]:
     label, kind = match_class(row.get("class") or file.parts[0]) or (OTHER, "")
     also = [name.strip() for name in row.get("accept", "").split("|")]
     also = [name for name in also if name in CLASS_NAMES and name != label]
-    name = named or file.stem
+    name = named or re.sub(r"\.(fits?|fts)$", "", file.stem, flags=re.I)  # of .fits.gz
     if guess:
         name = guess_nebula(name, counted=not named)
     nebula = find(name)
@@ -258,21 +283,3 @@ def _make_row(row: Mapping[str, str], guess: bool) -> dict[str, Any]:
         "licence": row.get("licence", ""),
         "flag": row.get("flag", ""),
     }
-
-
-def _walk_class_folders(folder: Path) -> list[dict[str, str]]:
-    rows = []
-    for place in sorted(path for path in folder.iterdir() if path.is_dir()):
-        if match_class(place.name) is None:
-            logger.warning("%s is no class folder: left out", place)
-            continue
-        files = sorted(
-            path
-            for path in place.rglob("*")
-            if path.name.lower().endswith(PICTURE_SUFFIXES)
-            and not path.name.startswith(".")
-        )
-        if not files:
-            raise SourceError(f"{place} holds no picture: fill it or remove the folder")
-        rows += [{"file": file.relative_to(folder).as_posix()} for file in files]
-    return rows

@@ -1,9 +1,11 @@
 """Label review: nobody's other rows are touched."""
 
 from pathlib import Path
+from shutil import copyfile, copytree
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from nebula_utils.classifier.review import review_labels, write_accepted
 from nebula_utils.dataset.manifest import Dataset, make_dataset
@@ -21,8 +23,6 @@ def test_accepted_types_are_what_the_source_reads_back(
     dataset: Dataset, tmp_path: Path
 ) -> None:
     """A changed and a new row; other rows and unknown columns stay."""
-    from shutil import copyfile
-
     rows = dataset.manifest.iloc[[0, 2]].copy()
     for i, name in ((0, "a.png"), (2, "b.png")):
         copyfile(rows.loc[i, "path"], tmp_path / name)
@@ -42,31 +42,48 @@ def test_accepted_types_are_what_the_source_reads_back(
     assert sorted(read) == ["dark|emission", "dark|emission", "planetary"]
 
 
-def test_no_picture_is_lost_by_a_first_review(dataset: Dataset, tmp_path: Path) -> None:
-    """Class folders without a manifest keep all their pictures when one is reviewed."""
-    from shutil import copyfile
-
-    (tmp_path / "dark").mkdir()
-    for name in ("a-1.png", "b-1.png"):
-        copyfile(dataset.manifest["path"].iloc[0], tmp_path / "dark" / name)
-    before = load_photos(tmp_path)
-    one = before.head(1).assign(accept="dark|emission")
-    write_accepted(tmp_path / "manifest.csv", one)
-    after = load_photos(tmp_path)
-    assert list(after["image_id"]) == list(before["image_id"])
-    assert list(after["accept"]) == ["dark|emission", "dark"]
-
-
-def test_the_table_writes_only_what_was_changed(
-    dataset: Dataset, tmp_path: Path
+def test_saving_loses_no_picture_of_class_folders(
+    synthetic_folder: Path, tmp_path: Path
 ) -> None:
-    """Ticking a second type for one of two pictures writes one row."""
-    rows = dataset.manifest.iloc[:2].assign(answer="emission")
-    box = review_labels(rows, tmp_path / "manifest.csv")
+    """Ticking a second type for one of two pictures changes that one; all stay."""
+    folder = tmp_path / "photos"
+    copytree(synthetic_folder, folder)
+    before = load_photos(folder)
+    rows = before[before["label"].isin(["dark", "other"])].iloc[[0, -1]]
+    box = review_labels(rows.assign(answer="emission"), folder / "manifest.csv")
     *lines, button, said = box.children
     second = lines[1].children[1].children[1]
     assert second.description == "emission" and not second.value
+    button.click()
+    assert not (folder / "manifest.csv").exists() and "0 rows" in said.value
     second.value = True
     button.click()
-    found = pd.read_csv(tmp_path / "manifest.csv")
-    assert found["accept"].tolist() == ["dark|emission"] and "1 rows" in said.value
+    assert "1 rows" in said.value
+    expected = before.set_index("image_id")
+    expected.loc[rows["image_id"].iloc[1], "accept"] = "other|emission"
+    after = load_photos(folder).set_index("image_id").loc[expected.index]
+    pd.testing.assert_frame_equal(after, expected)
+
+
+def test_pictures_of_another_source_are_refused(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    """A row outside the folder would make the whole manifest unreadable."""
+    rows = dataset.manifest.iloc[:1].assign(answer="emission")
+    box = review_labels(rows, tmp_path / "manifest.csv")
+    line, button, said = box.children
+    line.children[1].children[1].value = True
+    button.click()
+    assert "not in" in said.value and not (tmp_path / "manifest.csv").exists()
+
+
+def test_a_first_manifest_lists_what_the_folders_did(tmp_path: Path) -> None:
+    """No hidden file, none of another folder; what `other` is of stays known."""
+    picture = Image.effect_noise((40, 40), 60).convert("RGB")
+    for name in ("galaxies/a.png", "galaxies/._a.png", "my notes/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        picture.save(tmp_path / name)
+    before = load_photos(tmp_path)
+    rows = before.assign(accept="other|emission")
+    write_accepted(tmp_path / "manifest.csv", rows)
+    pd.testing.assert_frame_equal(load_photos(tmp_path), rows)

@@ -277,3 +277,5 @@ def test_class_folders_list_astronomers_files_too(tmp_path: Path) -> None:
         (tmp_path / "dark" / name).write_bytes(b"")
     found = photos.load_photos(tmp_path)["path"].map(lambda path: Path(path).name)
     assert list(found) == ["a-1.xisf", "b-1.fits.gz", "c-1.FITS.FZ"]
+    (tmp_path / "dark" / "ngc1499-3.FIT.gz").write_bytes(b"")
+    assert "NGC 1499" in set(photos.load_photos(tmp_path)["nebula"])
