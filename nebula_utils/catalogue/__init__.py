@@ -1,4 +1,8 @@
-"""Notebook 01: the table of nebulae; look-up by name, by place and by frame."""
+"""Notebook 01: the table of nebulae; look-up by name, by place and by frame.
+
+`table` finds a nebula, `names` gives every number one spelling (S155 is Sh2-155),
+`place` says where on the sky a picture is, `frame` which nebulae are in it.
+"""
 
 import lazy_loader
 
