@@ -261,16 +261,17 @@ def plot_dust_gallery(
     return axes
 
 
-def plot_frame(path: Path, credit: str = "") -> Axes:
+def plot_frame(path: Path | str, credit: str = "") -> Axes:
     """Draw every nebula of the catalogue into a picture that knows its place.
 
     Parameters
     ----------
-    path : Path
+    path : Path or str
         A picture; one without a place is drawn as it is, and the title says so.
     credit : str
         Whose picture it is, written beneath.
     """
+    path = Path(path)
     ax = make_axes(None, (7, 7))
     ax.set_axis_off()
     ax.text(0, -0.02, credit, fontsize=7, va="top", transform=ax.transAxes)

@@ -69,6 +69,6 @@ def test_certainty_counts_what_is_sure_by_set(script) -> None:
 def test_without_the_outside_sets_it_skips(script, monkeypatch, tmp_path) -> None:
     """Nothing is measured or written where ``../shared`` is not there."""
     monkeypatch.setattr(script, "REPOSITORY", tmp_path / "repository")
-    monkeypatch.setattr(script, "load_dataset", lambda: None)
+    monkeypatch.setattr(script, "load_dataset", lambda source: None)
     monkeypatch.setattr(script, "load_backbone", lambda: pytest.fail("went on"))
     assert script.main([]) == 0
