@@ -76,6 +76,9 @@ def measure_dust_response(
 def choose_backgrounds(
     manifest: pd.DataFrame, n: int, random_state: int = 0
 ) -> pd.DataFrame:
-    """Return rows of a manifest to put dust before: emission, one a nebula."""
+    """Return rows of a manifest to put dust before: emission, one a nebula.
+
+    At most half of the nebulae, as heads are fitted on the others.
+    """
     rows = manifest[manifest["label"] == "emission"].drop_duplicates("group")
-    return rows.sample(min(n, len(rows)), random_state=random_state)
+    return rows.sample(min(n, len(rows) // 2), random_state=random_state)

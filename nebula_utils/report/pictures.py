@@ -113,10 +113,12 @@ def choose_outcomes(study: Study) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Up to three rows of the manifest.
+        Up to three rows of the manifest; none if no picture may be shown.
     """
     data = study.dataset
     rows = choose_free(data.manifest[study.is_nebula])
+    if rows.empty:
+        return rows
     proba = study.ask(rows.index)[0]["as_is"]
     best, sure = proba.argmax(1), proba.max(1)
     right = data.accept[rows.index, best]
