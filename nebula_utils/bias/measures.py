@@ -9,12 +9,12 @@ import pandas as pd
 from astropy.coordinates import SkyCoord
 from PIL import Image, ImageDraw
 
-from nebula_utils.bias.evidence import enlarge, measure_share, pad_border
 from nebula_utils.catalogue.frame import read_outlines
 from nebula_utils.catalogue.place import TEXTURES, place_by_corners, read_corners
 from nebula_utils.catalogue.table import find
 from nebula_utils.config import OTHER
 from nebula_utils.counterfactuals.colour import find_flips
+from nebula_utils.features.evidence import enlarge, measure_share, pad_border
 from nebula_utils.features.views import Preprocessing
 from nebula_utils.images import reading
 from nebula_utils.training.scores import Predictions
@@ -45,7 +45,7 @@ def list_flips(study: Study, change: str = "grey") -> pd.DataFrame:
     """
     dataset = study.dataset
     names = np.array(dataset.class_names)
-    rows = np.flatnonzero(names[dataset.y] != OTHER)
+    rows = np.flatnonzero(study.is_nebula)
     found = predict_nebulae(study, ("as_is", change))
     before, after = found["as_is"].y_proba.mean(0), found[change].y_proba.mean(0)
     old, new = before.argmax(1), after.argmax(1)
@@ -191,5 +191,5 @@ def make_mask(
 
 
 def _read(classifier: Classifier, row: Mapping[str, Any]) -> np.ndarray:
-    min_side = Preprocessing(classifier.views, trim=classifier.trim).min_side
-    return reading.read_image(Path(row["path"]), min_side)
+    shown = Preprocessing(classifier.views, trim=classifier.trim)
+    return shown.read(Path(row["path"]))

@@ -78,11 +78,10 @@ def predict_outside(
     before the nebulae's names, so that sets can be pooled.
     """
     rows, names = outside.manifest, study.dataset.class_names
-    accept = [[c in text.split("|") for c in names] for text in rows["accept"]]
-    y = rows["label"].map({c: i for i, c in enumerate(names)}).to_numpy(int)
-    groups = np.array([f"{name}: {group}" for group in rows["group"]])
+    asked = Dataset(rows, names, {}, rows[:0])
+    groups = np.array([f"{name}: {group}" for group in asked.groups])
     return {
-        change: Predictions(y, y_proba[None], groups, names, np.array(accept))
+        change: Predictions(asked.y, y_proba[None], groups, names, asked.accept)
         for change, y_proba in study.predict(rows, ("grey",), without).items()
     }
 
@@ -149,10 +148,7 @@ def score_answers(
     changed = {"grey": answers["grey"].y_proba}
     found: dict[str, Any] = scores.score_head(p, changed, palettes, sure=SURE)
     if set(DARK_EMISSION) <= {p.class_names[i] for i in np.unique(p.y_true)}:
-        two = p.among(DARK_EMISSION)
-        weights = scores.make_weights(two.groups, two.y_true)
-        values = scores.compute_balanced_accuracy(two, weights)
-        found["dark_emission"] = scores.make_score(values, two.groups)
+        found["dark_emission"] = scores.score_accuracy(p.among(DARK_EMISSION))
     return found
 
 
@@ -235,9 +231,6 @@ def compare_photographers(
         for way, rows in ways.items():
             part = replace(dataset, manifest=rows, class_names=names)
             study = run_study(part, backbone, recipe, plan, (), (), random_split=False)
-            p = study.predictions
-            values = scores.compute_balanced_accuracy(
-                p, scores.make_weights(p.groups, p.y_true)
-            )
-            found.setdefault(recipe.name, {})[way] = scores.make_score(values, p.groups)
+            score = scores.score_accuracy(study.predictions)
+            found.setdefault(recipe.name, {})[way] = score
     return found

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nebula_utils.bias import evidence
 from nebula_utils.config import MODEL, OTHER
 from nebula_utils.counterfactuals.colour import Intervention, Predict
 from nebula_utils.errors import ModelError
+from nebula_utils.features import evidence
 from nebula_utils.features.backbone import Backbone, load_lite
 from nebula_utils.features.views import Preprocessing, View, apply_first, recolour
 from nebula_utils.files import DAMAGED, compute_sha256, unseal

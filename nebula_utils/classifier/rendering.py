@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from nebula_utils.bias.evidence import enlarge
 from nebula_utils.classifier.classifier import Certainty, Neighbour, Result
 from nebula_utils.classifier.texts import (
     COUNTERFACTUAL_LABELS,
@@ -24,6 +23,7 @@ from nebula_utils.classifier.texts import (
     format_share,
 )
 from nebula_utils.classifier.upload import STATIC
+from nebula_utils.features.evidence import enlarge
 from nebula_utils.images import reading
 from nebula_utils.report.drawing import CLASS_LABELS, CLASS_STYLE
 

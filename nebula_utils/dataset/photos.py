@@ -53,6 +53,7 @@ _LONGEST_NUMBER = 3  # words, as in "sh 2 155"
 
 # Photos that lie on every machine; those of one place share its name.
 EVERYDAY = DATA / "everyday.csv"
+FREE_LICENCES = ("CC", "public domain")
 
 
 def load_photos(folder: Path) -> pd.DataFrame:
@@ -228,6 +229,11 @@ def guess_nebula(stem: str, counted: bool = True) -> str:
             return str(nebula.name)
     plain = re.sub(r"[\s_]+|(?<![0-9])-|-(?![0-9])", " ", stripped).strip()
     return next(filter(None, map(canonical, (stem, stripped, *numbers))), plain)
+
+
+def is_free(licence: str) -> bool:
+    """Say whether a licence lets us show the picture, small and with its credit."""
+    return licence.startswith(FREE_LICENCES)
 
 
 def load_everyday() -> pd.DataFrame:

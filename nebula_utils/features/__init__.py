@@ -3,7 +3,7 @@
 `backbone` loads a network and `engines` runs it (`weights` is where it comes from);
 `views` makes a network's input of a picture, `augmentation` many for training;
 `extraction` embeds pictures once and stores that, `survey` whole folders, here or on
-many machines.
+many machines; `evidence` joins a network's feature maps over a whole picture.
 """
 
 import lazy_loader

@@ -15,8 +15,9 @@ from nebula_utils.catalogue.table import resolve
 from nebula_utils.config import CLASS_NAMES
 from nebula_utils.counterfactuals import dust
 from nebula_utils.dataset.manifest import load_source
+from nebula_utils.dataset.photos import is_free
 from nebula_utils.errors import CatalogueError, ImageError
-from nebula_utils.features.views import Preprocessing, View
+from nebula_utils.features.views import make_batch, recolour
 from nebula_utils.images import reading
 from nebula_utils.report.drawing import (
     CHANGE_NAMES,
@@ -28,7 +29,6 @@ from nebula_utils.report.drawing import (
     make_grid,
     write_title,
 )
-from nebula_utils.training.export import is_free
 from nebula_utils.training.study import Study
 
 SIDE = 160  # px of a picture in a gallery
@@ -338,8 +338,7 @@ def _draw_bars(ax: Axes, result: Any) -> None:
 
 def _read_square(row: Mapping[str, Any], colour: str = "as_is") -> np.ndarray:
     """Return the square of a picture that the network sees, small: uint8."""
-    shown = Preprocessing((View(SIDE, "whole", colour),), trim=True)
-    return reading.to_uint8(shown.make_views(shown.read(Path(row["path"])))[0])
+    return reading.to_uint8(recolour(make_batch([row["path"]], SIDE)[0], colour))
 
 
 def _draw_picture(ax: Axes, picture: Any, row: Mapping[str, Any], text: str) -> None:

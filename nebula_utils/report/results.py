@@ -17,7 +17,7 @@ from nebula_utils.files import write_atomic, write_json
 from nebula_utils.report.drawing import CLASS_LABELS
 from nebula_utils.report.tables import find_score, format_score
 from nebula_utils.training.fitting import Recipe
-from nebula_utils.training.scores import make_score, make_weights
+from nebula_utils.training.scores import score_mean
 
 log = logging.getLogger(__name__)
 
@@ -141,11 +141,10 @@ def describe_evidence(located: Sequence[Mapping[str, Any]]) -> str:
         return "Not measured: no picture whose nebula has a known outline or circle."
     table = pd.DataFrame(located)
     groups = table["nebula"].to_numpy(str)
-    weights = make_weights(groups, table["label"].to_numpy(str))
+    labels = table["label"].to_numpy(str)
 
     def mean(name: str) -> str:
-        values = weights @ table[name].to_numpy(float) / weights.sum(1)
-        return format_score(make_score(values, groups))
+        return format_score(score_mean(table[name].to_numpy(float), groups, labels))
 
     return (
         f"Of the evidence for the right type {mean('share')} lies on the nebula, which "

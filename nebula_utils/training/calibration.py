@@ -12,8 +12,8 @@ from nebula_utils.training.heads import SMALLEST, temper
 from nebula_utils.training.scores import (
     Predictions,
     Score,
-    make_score,
     make_weights,
+    score_mean,
     weigh_nebulae,
 )
 
@@ -160,9 +160,7 @@ def score_coverage(p: Predictions, threshold: float) -> dict[str, Any]:
     size = np.maximum((p.y_proba >= threshold).sum(-1), 1).mean(0)
 
     def score(values: np.ndarray, mask: np.ndarray) -> Score:
-        groups = p.groups[mask]
-        weights = make_weights(groups, p.y_true[mask])
-        return make_score(weights @ values[mask] / weights.sum(1), groups)
+        return score_mean(values[mask], p.groups[mask], p.y_true[mask])
 
     everything = np.ones(len(p.y_true), bool)
     return {

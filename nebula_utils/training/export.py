@@ -12,8 +12,9 @@ import pandas as pd
 from nebula_utils.config import DATA
 from nebula_utils.counterfactuals.colour import REPORTED
 from nebula_utils.dataset.manifest import Dataset
+from nebula_utils.dataset.photos import is_free
 from nebula_utils.errors import BackboneError
-from nebula_utils.features.views import Preprocessing, View
+from nebula_utils.features.views import make_batch
 from nebula_utils.files import compute_sha256, seal, write_atomic
 from nebula_utils.images import reading
 from nebula_utils.training import calibration
@@ -26,7 +27,6 @@ EXAMPLE_SIDE = 384  # px
 FILES = "backbone.tflite head.npz neighbours.npz examples.npz labels.txt".split()
 SHOWN_COLUMNS = ("nebula", "label", "credit", "licence")
 SURE_KEYS = ("threshold", "coverage", "accuracy", "measured_on")
-FREE_LICENCES = ("CC", "public domain")
 
 
 def export_classifier(
@@ -112,11 +112,6 @@ def _describe_calibration(study: Study, scored: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def is_free(licence: str) -> bool:
-    """Say whether a licence lets us show the picture, small and with its credit."""
-    return licence.startswith(FREE_LICENCES)
-
-
 def _write_neighbours(path: Path, dataset: Dataset, X: np.ndarray) -> None:
     rows = dataset.manifest
     centred = X - X.mean(0)
@@ -124,7 +119,8 @@ def _write_neighbours(path: Path, dataset: Dataset, X: np.ndarray) -> None:
     may_show = np.array([is_free(licence) for licence in rows["licence"]])
     thumbnails = np.zeros((len(rows), THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), np.uint8)
     for i in np.flatnonzero(may_show):
-        thumbnails[i] = _read_square(rows.iloc[i], THUMBNAIL_SIDE)
+        square = make_batch([rows["path"].iloc[i]], THUMBNAIL_SIDE)[0]
+        thumbnails[i] = reading.to_uint8(square)
     with write_atomic(path) as temporary:
         np.savez(
             temporary,
@@ -151,23 +147,17 @@ def _write_examples(path: Path, head: Head, dataset: Dataset, X: np.ndarray) -> 
     held_out = dataset.held_out
     held_out = held_out[held_out["licence"].map(is_free).astype(bool)]
     chosen = pd.concat([held_out, trained])
-    pictures = [_read_square(row, EXAMPLE_SIDE) for _, row in chosen.iterrows()]
-    if not pictures:
+    if chosen.empty:
         path.unlink(missing_ok=True)
         return
+    pictures = reading.to_uint8(make_batch(chosen["path"], EXAMPLE_SIDE))
     with write_atomic(path) as temporary:
         np.savez_compressed(
             temporary,
-            pictures=np.stack(pictures),
+            pictures=pictures,
             trained=np.arange(len(chosen)) >= len(held_out),
             **{name: chosen[name].to_numpy(str) for name in SHOWN_COLUMNS},
         )
-
-
-def _read_square(row: pd.Series, side: int) -> np.ndarray:
-    recipe = Preprocessing((View(side),), trim=True)
-    image = recipe.read(Path(row["path"]))
-    return reading.to_uint8(recipe.make_views(image)[0])
 
 
 def _write_text(path: Path, text: str) -> None:

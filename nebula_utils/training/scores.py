@@ -222,7 +222,7 @@ def compute_worst_group_recall(
     for label, name in enumerate(p.class_names):
         for palette in np.unique(palettes):
             member = (p.y_true == label) & (palettes == palette)
-            if name == "other" or len(np.unique(p.groups[member])) < MIN_GROUP:
+            if name == OTHER or len(np.unique(p.groups[member])) < MIN_GROUP:
                 continue
             recalls.append(_divide(weights @ (right * member), weights @ member))
     if not recalls:
@@ -244,6 +244,18 @@ def make_score(values: np.ndarray, groups: np.ndarray) -> Score:
         "n_images": len(groups),
         "n_nebulae": len(np.unique(groups)),
     }
+
+
+def score_accuracy(p: Predictions) -> Score:
+    """Return the balanced accuracy of some answers, with its interval."""
+    weights = make_weights(p.groups, p.y_true)
+    return make_score(compute_balanced_accuracy(p, weights), p.groups)
+
+
+def score_mean(values: np.ndarray, groups: np.ndarray, y: np.ndarray) -> Score:
+    """Return the mean of one number a picture, nebulae alike, with its interval."""
+    weights = make_weights(groups, y)
+    return make_score(weights @ values / weights.sum(1), groups)
 
 
 def score_head(
@@ -287,10 +299,6 @@ def score_head(
     nebula_weights = make_weights(nebulae.groups, nebulae.y_true)
     type_weights = make_weights(types.groups, types.y_true)
 
-    def accuracy(of: Predictions) -> Score:
-        values = compute_balanced_accuracy(of, make_weights(of.groups, of.y_true))
-        return make_score(values, of.groups)
-
     def flips(answers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {
             name: compute_flip_rate(nebulae, _pick_nebulae(p, y_proba), nebula_weights)
@@ -307,19 +315,19 @@ def score_head(
     type_flips = compute_flip_rate(types, grey_types.y_proba, type_weights)
     worst = compute_worst_group_recall(p, palettes, weights)
     missing = make_score(np.full(1, np.nan), p.groups)
-    loose = missing if random_split is None else accuracy(random_split)
+    loose = missing if random_split is None else score_accuracy(random_split)
     return {
-        "balanced_accuracy": accuracy(p),
+        "balanced_accuracy": score_accuracy(p),
         "balanced_accuracy_random_split": loose,
-        "strict_balanced_accuracy": accuracy(strict),
+        "strict_balanced_accuracy": score_accuracy(strict),
         "macro_f1": make_score(compute_macro_f1(p, weights), p.groups),
         "recall": {
             name: make_score(recall[:, i], p.groups[p.y_true == i])
             for i, name in enumerate(p.class_names)
         },
-        "grey_balanced_accuracy": accuracy(grey),
-        "type_recall": accuracy(types),
-        "grey_type_recall": accuracy(grey_types),
+        "grey_balanced_accuracy": score_accuracy(grey),
+        "type_recall": score_accuracy(types),
+        "grey_type_recall": score_accuracy(grey_types),
         "type_flip_rate": make_score(type_flips, types.groups),
         "flip_rate": describe(flips(changed)),
         "framing_flip_rate": describe(reframed),
@@ -366,15 +374,10 @@ def compare_heads(
     return make_score(metric(b, weights) - metric(a, weights), a.groups)
 
 
-def compute_confusion(p: Predictions, weighted: bool = False) -> np.ndarray:
-    """Return the confusion matrix averaged over repeats: rows are true classes.
-
-    ``weighted`` counts nebulae instead of pictures.
-    """
+def compute_confusion(p: Predictions) -> np.ndarray:
+    """Return the confusion matrix averaged over repeats: rows are true classes."""
     n_classes = len(p.class_names)
-    weights = weigh_nebulae(p.groups) if weighted else np.ones(len(p.y_true))
-    answers = np.eye(n_classes)[p.y_pred].mean(0)
-    return np.eye(n_classes)[p.y_true].T @ (answers * weights[:, None])
+    return np.eye(n_classes)[p.y_true].T @ np.eye(n_classes)[p.y_pred].mean(0)
 
 
 def _weighted_auroc(

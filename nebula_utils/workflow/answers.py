@@ -278,7 +278,7 @@ def _load_for_crops(folder: Path) -> Callable[[Any], dict[str, Any]] | None:
     from nebula_utils.classifier.rendering import to_png
 
     try:
-        classifier = load_classifier(folder)
+        classifier = load_classifier(folder, with_pictures=False)
     except ModelError as error:
         logger.warning("the crops are not classified: %s", error)
         return None

@@ -9,10 +9,10 @@ from fake_classifier import make_classifier
 from PIL import Image
 
 from nebula_utils.bias import measures
-from nebula_utils.bias.evidence import cut_tiles, join_tiles, measure_share
 from nebula_utils.catalogue.table import find
 from nebula_utils.config import CLASS_NAMES
 from nebula_utils.counterfactuals.colour import Shift, find_flips
+from nebula_utils.features.evidence import cut_tiles, join_tiles, measure_share
 from nebula_utils.training.heads import make_linear_head
 
 OUTLINE = """# hours, degrees

@@ -41,7 +41,7 @@ def model(monkeypatch):
     """Answer "emission" to every crop."""
     import nebula_utils.classifier.classifier as module
 
-    monkeypatch.setattr(module, "load_classifier", lambda folder: _Classifier())
+    monkeypatch.setattr(module, "load_classifier", lambda *_, **__: _Classifier())
     return module
 
 
@@ -87,7 +87,7 @@ def test_frame_without_a_place_is_status_2(tmp_path, capsys):
 def test_frame_without_a_model_still_lists(picture, capsys, monkeypatch, model):
     """The catalogue's part needs no classifier."""
 
-    def fail(folder):
+    def fail(*_, **__):
         raise ModelError("there is no classifier")
 
     monkeypatch.setattr(model, "load_classifier", fail)
